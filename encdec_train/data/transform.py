@@ -1,0 +1,53 @@
+"""The contract of a transform: rows to units. A modality lives in its transform, its embedder and its YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from encdec_train.data.config import DataConfig
+from encdec_train.data.example import Row
+from encdec_train.rng import Rng
+from encdec_train.types import Batch, Spec
+
+
+class Transform:
+    """What is per row runs in a worker; what can be batched runs on the training device (`finish`).
+
+    Args:
+        config: the registered dataclass.
+        data: the data set's own facts.
+    """
+
+    def __init__(self, config: Any, data: DataConfig) -> None:
+        self.config, self.data = config, data
+
+    def specs(self) -> dict[str, Spec]:
+        """The views, as integers known from the configuration alone."""
+        raise NotImplementedError
+
+    def fit(self, rows: Sequence[dict[str, Any]], folder: Path) -> None:
+        """Learn what has to be learned from the training rows (a tokenizer), and keep it in `folder`."""
+
+    def items(self, rows: Sequence[dict[str, Any]], *, clean: bool) -> Sequence[Any]:
+        """What one example is made of: a row, unless the transform cuts or packs rows.
+
+        `clean`: one item per row, in order, for probes.
+        """
+        return rows
+
+    def __call__(self, item: Any, sample: int, rng: Rng, *, clean: bool) -> Row:
+        """In a worker: one item to unbatched views. `sample` is the item's index and random key.
+
+        `clean`: no augmentation, no packing; what a probe or a user of the encoder sees.
+        """
+        raise NotImplementedError
+
+    def finish(self, batch: Batch, rng: Rng, *, clean: bool) -> Batch:
+        """On the training device, batched: augmentation, normalisation, patches."""
+        return batch
+
+    def preprocess(self) -> dict[str, Any]:
+        """What somebody needs to feed the encoder: kept as `encoder/preprocess.json`."""
+        return {}

@@ -1,0 +1,65 @@
+"""One linear layer from raw values to model vectors: image patches, frames, nodes, table rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from torch import Tensor, nn
+
+from encdec_train.nn.mask import MaskVector
+from encdec_train.nn.position import sincos
+from encdec_train.nn.transformer import init_linear
+from encdec_train.registry import embedders
+from encdec_train.types import Mismatch, Plan, Sites, Spec, Tokens, Units, gather_rows
+
+
+class Position(Enum):
+    """What marks where a site stands."""
+
+    sincos = "sincos"
+    none = "none"
+
+
+@dataclass(kw_only=True)
+class LinearEmbedderConfig:
+    width: int | None = None  # none: the width of the encoder that reads it
+    position: Position = Position.sincos
+
+    def spec(self, view: Spec) -> Spec:
+        if view.kind != "values":
+            raise Mismatch(f"embedder 'linear' needs values, the view gives {view.kind}")
+        if self.position is Position.sincos and not view.coords:
+            raise Mismatch("embedder 'linear': position=sincos needs coordinates, the view has none")
+        width = self.width or view.width
+        return replace(view, kind="vectors", width=width, features=width, raw=view)
+
+
+@embedders.register("linear", LinearEmbedderConfig)
+class Linear(nn.Module):
+    """Only the kept sites are ever projected."""
+
+    def __init__(self, config: LinearEmbedderConfig, view: Spec, *, mask: bool) -> None:
+        super().__init__()
+        self.config, width = config, config.spec(view).width
+        self.project = nn.Linear(view.width, width)
+        init_linear(self.project)
+        self.mask = MaskVector(width) if mask else None
+
+    def sites(self, units: Units) -> Sites:
+        return units.sites
+
+    def features(self, units: Units, sites: Sites, keep: Tensor | None) -> Tensor:
+        """(B,K or N,D)."""
+        return self.project(units.values if keep is None else gather_rows(units.values, keep))
+
+    def place(self, features: Tensor, plan: Plan) -> Tokens:
+        x, sites = features, plan.sites
+        if plan.replace is not None and self.mask is not None:
+            x = self.mask(x, plan.replace)
+        if plan.keep is not None:
+            sites = sites.take(plan.keep)
+        if self.config.position is Position.sincos:
+            assert sites.coords is not None
+            x = x + sincos(sites.coords, x.shape[-1])
+        return Tokens(x=x, sites=sites)

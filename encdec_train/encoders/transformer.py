@@ -1,0 +1,74 @@
+"""The transformer encoder: ViT, BERT, T5's encoder and wav2vec 2.0's context network, by its words.
+
+Vaswani et al. 2017 (post-norm), Dosovitskiy et al. 2021 (ViT), Raffel et al. 2020 (relative bias, RMS norm).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from encdec_train.nn.norm import make_norm
+from encdec_train.nn.position import RelativeBias
+from encdec_train.nn.transformer import Block, BlockConfig, init_linear
+from encdec_train.registry import encoders
+from encdec_train.types import Attend, Mismatch, Spec, Tokens
+
+
+@dataclass(kw_only=True)
+class TransformerConfig(BlockConfig):
+    prefix: int = 0  # class and register tokens put before the sites
+    init_std: float | None = None  # of linear weights; none: Xavier uniform
+    final_dropout: float = 0.0  # after the last norm (T5)
+    emit: list[int] = field(default_factory=list)  # blocks whose output is kept in `Tokens.layers`
+
+    def spec(self, upstream: Spec) -> Spec:
+        self.check("encoder 'transformer'")
+        if upstream.kind != "vectors":
+            raise Mismatch(f"encoder 'transformer' needs vectors, it is given {upstream.kind}")
+        beyond = [layer for layer in self.emit if not 0 <= layer < self.depth]
+        if beyond:
+            raise Mismatch(f"encoder 'transformer'.emit: {beyond} outside of {self.depth} blocks")
+        return replace(upstream, width=self.width, prefix=upstream.prefix + self.prefix, edges=False)
+
+
+@encoders.register("transformer", TransformerConfig)
+class Transformer(nn.Module):
+    """A stack of blocks. `width` is D."""
+
+    def __init__(self, config: TransformerConfig, upstream: Spec) -> None:
+        super().__init__()
+        self.config, self.width = config, config.width
+        same = upstream.width == config.width
+        self.project = nn.Identity() if same else nn.Linear(upstream.width, config.width)
+        self.tokens = nn.Parameter(torch.empty(config.prefix, config.width)) if config.prefix else None
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = (
+            make_norm(config.norm, config.width, config.eps) if config.final_norm else nn.Identity()
+        )
+        self.bias = (
+            RelativeBias(config.heads, config.buckets, config.max_distance, bidirectional=True)
+            if config.relative
+            else None
+        )
+        init_linear(self, config.init_std)
+        if self.tokens is not None:
+            nn.init.normal_(self.tokens, std=0.02)
+
+    def forward(self, tokens: Tokens, attend: Attend | None = None) -> Tokens:
+        x, prefix = self.project(tokens.x), tokens.prefix + self.config.prefix
+        if self.tokens is not None:
+            x = torch.cat([self.tokens.to(x.dtype).expand(x.shape[0], -1, -1), x], 1)
+        bias = None if self.bias is None else self.bias(tokens.sites)
+        layers: dict[int, Tensor] = {}
+        for i, block in enumerate(self.blocks):
+            x = block(x, tokens.sites, prefix=prefix, attend=attend, bias=bias)
+            if i in self.config.emit:
+                layers[i] = x
+        x = self.norm(x)
+        if self.config.final_dropout:
+            x = F.dropout(x, self.config.final_dropout, self.training)
+        return replace(tokens, x=x, prefix=prefix, layers=layers or None)

@@ -1,0 +1,174 @@
+"""Attention over sites: one function reads `Attend`, `valid` and `doc`, and chooses the cheapest exact path.
+
+The dense mask of `allow` is the definition; the other paths are tested against it.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from encdec_train.types import Attend, Sites
+
+
+def allow(attend: Attend | None, query: Sites, key: Sites, *, own: bool) -> Tensor | None:
+    """(B,Nq,Nk) bool, True = reads; None = everyone reads everyone.
+
+    Args:
+        own: queries and keys are the same sites (self-attention). Across, only `valid` and `doc` count.
+    """
+    packed = query.doc is not None and key.doc is not None
+    allowed: Tensor | None = None
+    if key.valid is not None and not packed:  # the padding of a packed row is a document of its own
+        allowed = key.valid[:, None, :].expand(-1, query.n, -1)
+
+    def restrict(rule: Tensor) -> None:
+        nonlocal allowed
+        allowed = rule if allowed is None else allowed & rule
+
+    if packed:
+        restrict(query.doc[:, :, None] == key.doc[:, None, :])  # type: ignore[index]
+    if not own or attend is None:
+        return allowed
+    distance = query.place[:, :, None] - key.place[:, None, :]
+    if attend.causal:
+        past = distance >= 0
+        if attend.prefix is not None:
+            past = past | (key.place < attend.prefix[:, None])[:, None, :]
+        restrict(past)
+    if attend.window:
+        restrict(distance.abs() <= attend.window)
+    if attend.rank is not None and attend.query is not None:
+        restrict(_two_streams(attend.rank, attend.query))
+    return allowed
+
+
+def _two_streams(rank: Tensor, query: Tensor) -> Tensor:
+    """(B,N,N): content reads content up to its own rank; a query reads content of lower rank.
+
+    A query of the lowest rank has nothing to read and reads itself, so that no row is empty.
+    """
+    lower = rank[:, None, :] < rank[:, :, None]
+    same = rank[:, None, :] == rank[:, :, None]
+    rule = (lower | (same & ~query[:, :, None])) & ~query[:, None, :]
+    itself = torch.eye(rank.shape[1], dtype=torch.bool, device=rank.device)
+    return rule | (itself & query[:, :, None] & ~rule.any(-1, keepdim=True))
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    query: Sites,
+    key: Sites,
+    attend: Attend | None = None,
+    own: bool = True,
+    prefix: tuple[int, int] = (0, 0),
+    bias: Tensor | None = None,
+    dropout: float = 0.0,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(q k^T scale + bias) v under the pattern of the sites.
+
+    Args:
+        q: (B,H,prefix+Nq,d). k, v: (B,H,prefix+Nk,d).
+        query, key: the sites of the N (not of the prefix).
+        prefix: leading tokens of the queries and of the keys; they read and are read by all.
+        bias: (H,L,L) by place, for places below L in both. With a prefix it covers the prefix too, by index.
+        scale: None = 1 / sqrt(d).
+
+    Returns:
+        (B,H,prefix+Nq,d).
+    """
+    if _by_segments(query, key, attend, prefix, q):
+        return _segments(q, k, v, query, key, attend if own else None, bias, dropout, scale)
+    mask = allow(attend, query, key, own=own)
+    if mask is None and bias is None:
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
+    if mask is not None:
+        mask = F.pad(mask, (prefix[1], 0, prefix[0], 0), value=True)[:, None]  # (B,1,Nq,Nk)
+        mask = mask | ~mask.any(-1, keepdim=True)  # a row with nothing to read would be NaN
+    if bias is not None:
+        dense = _bias_at(bias, query, key, prefix)
+        mask = dense if mask is None else dense.masked_fill(~mask, torch.finfo(dense.dtype).min)
+        mask = mask.to(q.dtype)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
+
+
+def _bias_at(bias: Tensor, query: Sites, key: Sites, prefix: tuple[int, int]) -> Tensor:
+    """(1 or B,H,Nq,Nk): the bias at the places of the sites."""
+    if query.doc is None and key.doc is None:  # places are 0..N-1 in every row
+        return bias[None, :, : query.n + prefix[0], : key.n + prefix[1]]
+    rows = bias[:, query.place]  # (H,B,Nq,L)
+    index = key.place[None, :, None, :].expand(rows.shape[0], -1, rows.shape[2], -1)
+    return rows.gather(3, index).transpose(0, 1)
+
+
+def _by_segments(
+    query: Sites, key: Sites, attend: Attend | None, prefix: tuple[int, int], q: Tensor
+) -> bool:
+    """On a CPU a loop over packed documents beats a dense mask; its bounds cost no synchronisation there."""
+    simple = attend is None or (attend.rank is None and attend.prefix is None)
+    packed = query.cu_seqlens is not None and key.cu_seqlens is not None
+    return packed and simple and prefix == (0, 0) and q.device.type == "cpu"
+
+
+def _segments(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    query: Sites,
+    key: Sites,
+    attend: Attend | None,
+    bias: Tensor | None,
+    dropout: float,
+    scale: float | None,
+) -> Tensor:
+    """Packed documents one after the other, each with plain attention."""
+    rows, heads, _, size = q.shape
+    assert query.cu_seqlens is not None and key.cu_seqlens is not None
+
+    def pieces(t: Tensor, sites: Sites) -> tuple[Tensor, ...]:
+        flat = t.transpose(1, 2).reshape(-1, heads, size)  # (B*N,H,d)
+        return flat.split(sites.cu_seqlens.diff().tolist())  # type: ignore[union-attr]
+
+    causal = attend is not None and attend.causal
+    out = []
+    for a, b, c in zip(pieces(q, query), pieces(k, key), pieces(v, key), strict=True):
+        if not len(a) or not len(b):  # the padding of a full row
+            out.append(torch.zeros_like(a))
+            continue
+        extra = None if bias is None else bias[None, :, : len(a), : len(b)]
+        if attend is not None and attend.window:
+            extra = _window(extra, len(a), len(b), attend, a)
+        elif causal and extra is not None:
+            extra = extra.masked_fill(_future(len(a), len(b), a), torch.finfo(extra.dtype).min)
+        y = F.scaled_dot_product_attention(
+            a.transpose(0, 1)[None],
+            b.transpose(0, 1)[None],
+            c.transpose(0, 1)[None],
+            attn_mask=None if extra is None else extra.to(a.dtype),
+            dropout_p=dropout,
+            is_causal=causal and extra is None,
+            scale=scale,
+        )
+        out.append(y[0].transpose(0, 1))
+    return torch.cat(out).view(rows, -1, heads, size).transpose(1, 2)
+
+
+def _future(n: int, m: int, like: Tensor) -> Tensor:
+    return torch.ones(n, m, dtype=torch.bool, device=like.device).triu(1)
+
+
+def _window(bias: Tensor | None, n: int, m: int, attend: Attend, like: Tensor) -> Tensor:
+    """A (1,1 or H,n,m) additive mask for a window of places, causal if asked."""
+    distance = (
+        torch.arange(n, device=like.device)[:, None] - torch.arange(m, device=like.device)[None, :]
+    )
+    hidden = distance.abs() > attend.window
+    if attend.causal:
+        hidden = hidden | (distance < 0)
+    base = torch.zeros(1, 1, n, m, dtype=like.dtype, device=like.device) if bias is None else bias
+    return base.masked_fill(hidden, torch.finfo(base.dtype).min)

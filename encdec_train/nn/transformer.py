@@ -1,0 +1,183 @@
+"""The transformer block, one for every encoder and decoder that stacks it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from encdec_train.nn.attention import attention
+from encdec_train.nn.mlp import Activation, Mlp
+from encdec_train.nn.norm import Norm, make_norm
+from encdec_train.types import Attend, Mismatch, Sites
+
+
+@dataclass(kw_only=True)
+class BlockConfig:
+    width: int = 768  # D
+    depth: int = 12  # blocks
+    heads: int = 12
+    head_width: int | None = None  # none: width / heads
+    hidden: int | None = None  # width of the feed-forward layer; none: 4 * width
+    norm: Norm = Norm.layer
+    eps: float = 1e-6  # of the norms
+    norm_first: bool = True  # pre-norm; else the original post-norm
+    final_norm: bool = True  # after the last block (pre-norm stacks)
+    activation: Activation = Activation.gelu
+    gated: bool = False  # gated feed-forward layer
+    bias: bool = True  # in linear layers
+    scale: bool = True  # divide by sqrt(head width); T5 does not
+    dropout: float = 0.0  # of what each sublayer adds
+    attention_dropout: float = 0.0
+    hidden_dropout: float = 0.0  # inside the feed-forward layer
+    relative: bool = False  # T5's relative bias, shared by all blocks
+    buckets: int = 32
+    max_distance: int = 128
+
+    def check(self, noun: str) -> None:
+        if self.head_width is None and self.width % self.heads:
+            raise Mismatch(f"{noun}: width {self.width} does not divide into {self.heads} heads")
+        for name in ("dropout", "attention_dropout", "hidden_dropout"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise Mismatch(f"{noun}.{name}: {value} is not in [0, 1)")
+        for name in ("width", "depth", "heads"):
+            if getattr(self, name) < 1:
+                raise Mismatch(f"{noun}.{name}: {getattr(self, name)} is below 1")
+
+
+class Attention(nn.Module):
+    """Multi-head attention; queries from one sequence, keys and values from the same or another."""
+
+    def __init__(self, config: BlockConfig, *, own: bool = True) -> None:
+        super().__init__()
+        self.heads, self.own, self.dropout = config.heads, own, config.attention_dropout
+        self.size = config.head_width or config.width // config.heads
+        self.scale = None if config.scale else 1.0
+        inner = self.heads * self.size
+        self.inner = inner
+        if own:
+            self.qkv = nn.Linear(config.width, 3 * inner, bias=config.bias)
+        else:
+            self.q = nn.Linear(config.width, inner, bias=config.bias)
+            self.kv = nn.Linear(config.width, 2 * inner, bias=config.bias)
+        self.out = nn.Linear(inner, config.width, bias=config.bias)
+
+    def project(self, x: Tensor, memory: Tensor | None, last: int | None) -> Iterator[Tensor]:
+        """q, k, v as (B,H,N,d); with `last`, queries are made for the last rows only."""
+        if not self.own:
+            assert memory is not None
+            parts = (self.q(x), *self.kv(memory).chunk(2, -1))
+        elif last is None:
+            parts = self.qkv(x).chunk(3, -1)
+        else:
+            w, b, i = self.qkv.weight, self.qkv.bias, self.inner
+            k, v = F.linear(x, w[i:], None if b is None else b[i:]).chunk(2, -1)
+            parts = (F.linear(x[:, -last:], w[:i], None if b is None else b[:i]), k, v)
+        return (part.unflatten(-1, (self.heads, self.size)).transpose(1, 2) for part in parts)
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        query: Sites,
+        key: Sites,
+        prefix: tuple[int, int],
+        memory: Tensor | None = None,
+        attend: Attend | None = None,
+        bias: Tensor | None = None,
+        last: int | None = None,
+    ) -> Tensor:
+        q, k, v = self.project(x, memory, last)
+        y = attention(
+            q,
+            k,
+            v,
+            query=query,
+            key=key,
+            attend=attend,
+            own=self.own,
+            prefix=prefix,
+            bias=bias,
+            dropout=self.dropout if self.training else 0.0,
+            scale=self.scale,
+        )
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention if there is a memory, feed-forward; pre-norm or post-norm."""
+
+    def __init__(self, config: BlockConfig, *, cross: bool = False) -> None:
+        super().__init__()
+        self.norm_first, self.dropout = config.norm_first, config.dropout
+        self.attention = Attention(config)
+        self.norm = make_norm(config.norm, config.width, config.eps)
+        self.cross = Attention(config, own=False) if cross else None
+        self.cross_norm = make_norm(config.norm, config.width, config.eps) if cross else None
+        self.mlp = Mlp(
+            config.width,
+            config.hidden or 4 * config.width,
+            config.activation,
+            gated=config.gated,
+            bias=config.bias,
+            dropout=config.hidden_dropout,
+        )
+        self.mlp_norm = make_norm(config.norm, config.width, config.eps)
+
+    def add(self, x: Tensor, norm: nn.Module, sublayer, last: int | None = None) -> Tensor:  # type: ignore[no-untyped-def]
+        y = sublayer(norm(x)) if self.norm_first else sublayer(x)
+        if self.dropout:
+            y = F.dropout(y, self.dropout, self.training)
+        x = (x if last is None else x[:, -last:]) + y
+        return x if self.norm_first else norm(x)
+
+    def forward(
+        self,
+        x: Tensor,
+        sites: Sites,
+        *,
+        prefix: int = 0,
+        attend: Attend | None = None,
+        bias: Tensor | None = None,
+        memory: Tensor | None = None,
+        memory_sites: Sites | None = None,
+        memory_prefix: int = 0,
+        last: int | None = None,
+    ) -> Tensor:
+        """(B,prefix+N,D) -> the same, or (B,last,D) where only the last rows are read afterwards."""
+        x = self.add(
+            x,
+            self.norm,
+            lambda y: self.attention(
+                y, query=sites, key=sites, prefix=(prefix, prefix), attend=attend, bias=bias, last=last
+            ),
+            last,
+        )
+        if self.cross is not None:
+            cross, norm = self.cross, self.cross_norm
+            assert memory_sites is not None and norm is not None
+            x = self.add(
+                x,
+                norm,
+                lambda y: cross(
+                    y, query=sites, key=memory_sites, memory=memory, prefix=(prefix, memory_prefix)
+                ),
+            )
+        return self.add(x, self.mlp_norm, self.mlp)
+
+
+@torch.no_grad()
+def init_linear(module: nn.Module, std: float | None = None) -> None:
+    """Xavier uniform for every linear layer (MAE's code), or normal of a given deviation; biases are zero."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            if std is None:
+                nn.init.xavier_uniform_(layer.weight)
+            else:
+                nn.init.normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

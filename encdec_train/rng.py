@@ -1,0 +1,97 @@
+"""Keyed randomness: a number depends on (seed, step, tag, keys) and on nothing else.
+
+The generator is splitmix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators", the finaliser of
+figure 14) used as a counter-based hash. The same sample gets the same numbers in any batch, packing, worker or world
+size, and a resumed run draws what the uninterrupted run would have drawn.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
+_MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+_WORD = (1 << 64) - 1
+
+
+def mix(h: Tensor) -> Tensor:
+    """The splitmix64 finaliser on int64 tensors: the shifts are logical, the products wrap."""
+    h = (h ^ ((h >> 30) & 0x3FFFFFFFF)) * _MIX_1
+    h = (h ^ ((h >> 27) & 0x1FFFFFFFFF)) * _MIX_2
+    return h ^ ((h >> 31) & 0x1FFFFFFFF)
+
+
+def mix_int(h: int) -> int:
+    """`mix` for a Python integer; the result is a signed 64-bit value."""
+    h &= _WORD
+    h = ((h ^ (h >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
+    h = ((h ^ (h >> 27)) * 0x94D049BB133111EB) & _WORD
+    h ^= h >> 31
+    return h - (1 << 64) if h >> 63 else h
+
+
+def key_of(*parts: int | str) -> int:
+    """One signed 64-bit key of integers and words. Plain Python, so that dynamo folds it."""
+    h = 0
+    for part in parts:
+        if isinstance(part, str):
+            word = 5381
+            for char in part:
+                word = (word * 33 + ord(char)) & _WORD
+            part = word
+        h = mix_int((h + 0x9E3779B97F4A7C15) ^ mix_int(part))
+    return h
+
+
+class Rng:
+    """Random numbers addressed by a tag and integer keys.
+
+    Args:
+        seed: the run's seed.
+        step: the global step, or any number that tells one draw of the same sample from the next. A tensor keeps
+            `torch.compile` from specialising on it.
+    """
+
+    def __init__(self, seed: int, step: int | Tensor = 0) -> None:
+        self.seed, self.step = seed, step
+
+    def bits(self, tag: str, *keys: Tensor | int) -> Tensor:
+        """int64 bits, of the broadcast shape of `keys`."""
+        device = next((key.device for key in keys if isinstance(key, Tensor)), None)
+        step = self.step
+        if not isinstance(step, Tensor):
+            step = torch.full((), step, dtype=torch.int64, device=device)
+        h = mix(step.to(device) * _GAMMA + key_of(self.seed, tag))
+        for key in keys:
+            h = mix(h * 31 + _GAMMA + key)
+        return h
+
+    def uniform(self, tag: str, *keys: Tensor | int) -> Tensor:
+        """float32 in [0, 1): the top 24 bits, so that every value is exact."""
+        return ((self.bits(tag, *keys) >> 40) & 0xFFFFFF).float() * 2.0**-24
+
+    def integers(self, tag: str, high: int | Tensor, *keys: Tensor | int) -> Tensor:
+        """int64 in [0, high): 31 random bits scaled, so the bias is below high / 2**31."""
+        return (((self.bits(tag, *keys) >> 33) & 0x7FFFFFFF) * high) >> 31
+
+    def normal(self, tag: str, *keys: Tensor | int) -> Tensor:
+        """float32 standard normal, by Box and Muller (1958)."""
+        u = 1.0 - self.uniform(tag + ".radius", *keys)
+        v = self.uniform(tag + ".angle", *keys)
+        return torch.sqrt(-2.0 * u.log()) * torch.cos((2.0 * math.pi) * v)
+
+    def gumbel(self, tag: str, *keys: Tensor | int) -> Tensor:
+        """float32 standard Gumbel noise."""
+        u = self.uniform(tag, *keys).clamp(2.0**-25, 1.0 - 2.0**-24)
+        return -(-u.log()).log()
+
+    def order(self, tag: str, *keys: Tensor) -> Tensor:
+        """A uniformly random permutation along the last axis: (...,N) int64 indices.
+
+        Ranks 64-bit keys with a stable sort: 24-bit uniforms tie.
+        """
+        return self.bits(tag, *keys).argsort(dim=-1, stable=True)

@@ -1,0 +1,186 @@
+"""One training step: the memo, the randomness and the parts, as corruptions, targets and objectives see them.
+
+Objectives share work by naming the same `Path`: each verb is computed once for each prefix of a path it depends on.
+The memo keeps all activations until the one backward pass; that is the price of sharing.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Hashable, Iterable
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from encdec_train.rng import Rng
+from encdec_train.types import Batch, Path, Plan, Sites, Term, Tokens, Units
+
+
+class Parts(nn.Module):
+    """All parts of a run: `student.<noun>.<name>`, and the copies that a teacher keeps under `teachers.<teacher>`."""
+
+    def __init__(self, parts: dict[str, dict[str, nn.Module]]) -> None:
+        super().__init__()
+        self.student = nn.ModuleDict({noun: nn.ModuleDict(named) for noun, named in parts.items()})
+        self.teachers = nn.ModuleDict()
+
+    def get(self, noun: str, name: str, teacher: str | None = None) -> Any:
+        """The part, or the teacher's copy of it; parts that the teacher does not copy fall through."""
+        if teacher is not None:
+            copies: Any = self.teachers[teacher]
+            if noun in copies and name in copies[noun]:
+                return copies[noun][name]
+        named: Any = self.student[noun]
+        return named[name]
+
+    def add_teacher(self, teacher: str, names: Iterable[str]) -> None:
+        """Copy the parts `noun.name` in one go (so that ties between them survive), frozen and in eval mode."""
+        chosen: dict[str, dict[str, nn.Module]] = {}
+        for full in names:
+            noun, name = full.split(".", 1)
+            chosen.setdefault(noun, {})[name] = self.get(noun, name)
+        copies = copy.deepcopy(chosen)
+        self.teachers[teacher] = nn.ModuleDict({noun: nn.ModuleDict(named) for noun, named in copies.items()})
+        self.teachers[teacher].requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Parts:
+        """Teachers stay in eval mode, and so do frozen parts (their dropout and running statistics too)."""
+        super().train(mode)
+        self.teachers.eval()
+        for named in self.student.values():
+            for part in named.values():  # type: ignore[operator, union-attr]
+                if getattr(part, "frozen", False):
+                    part.eval()
+        return self
+
+    @torch.no_grad()
+    def update_teacher(self, teacher: str, momentum: float) -> None:
+        """teacher <- momentum * teacher + (1 - momentum) * student; buffers are copied."""
+        copies: Any = self.teachers[teacher]
+        for noun, named in copies.items():
+            for name, part in named.items():
+                student = self.get(noun, name)
+                old, new = list(part.parameters()), list(student.parameters())
+                if old:
+                    torch._foreach_lerp_(old, new, 1.0 - momentum)
+                for kept, current in zip(part.buffers(), student.buffers(), strict=True):
+                    kept.copy_(current)
+
+
+class Step:
+    """What one global step knows.
+
+    Args:
+        batch: the views, on the training device.
+        parts: all parts of the run.
+        rng: keyed by the run's seed and this step.
+        derive: views that a frozen path makes of another view (latents of a first stage).
+    """
+
+    def __init__(self, batch: Batch, parts: Parts, rng: Rng, derive: dict[str, Path] | None = None) -> None:
+        self.batch, self.parts, self.rng, self.derive = dict(batch), parts, rng, derive or {}
+        self.aux: dict[str, Term] = {}  # losses that parts brought themselves
+        self._memo: dict[Hashable, Any] = {}
+
+    def part(self, noun: str, name: str, teacher: str | None = None) -> Any:
+        return self.parts.get(noun, name, teacher)
+
+    def once(self, verb: str, key: Hashable, make: Callable[[], Any]) -> Any:
+        """`make()`, once for this verb and key (and gradient mode) in this step."""
+        full = (verb, key, torch.is_grad_enabled())
+        if full not in self._memo:
+            self._memo[full] = make()
+        return self._memo[full]
+
+    def add(self, name: str, term: Term) -> None:
+        """A part's own loss. Counted once, and only where gradients flow."""
+        if torch.is_grad_enabled():
+            self.aux[name] = term
+
+    def units(self, view: str) -> Units:
+        """The view as the data gave it, or as a frozen path derives it."""
+        if view not in self.batch:
+            with torch.no_grad():
+                tokens = self.tokens(self.derive[view])
+            self.batch[view] = Units(values=tokens.body.detach(), sites=tokens.sites)
+        return self.batch[view]
+
+    def sites(self, path: Path) -> Sites:
+        """Where the tokens of this view stand, before any corruption."""
+        key = Path(view=path.view, embedder=path.embedder)
+        return self.once(
+            "sites", key, lambda: self.part("embedder", path.embedder).sites(self.units(path.view))
+        )
+
+    def plan(self, path: Path) -> Plan:
+        """What the path's corruption decided; the decoder's side of it for a reply path."""
+        key = Path(view=path.view, corruption=path.corruption, draw=path.draw, embedder=path.embedder)
+
+        def make() -> Plan:
+            units, sites = self.units(path.view), self.sites(path)
+            if path.corruption is None:
+                return Plan(inputs=units, sites=sites)
+            return self.part("corruption", path.corruption)(units, sites, self, key)
+
+        plan: Plan = self.once("plan", key, make)
+        if not path.reply:
+            return plan
+        if plan.reply is None:
+            raise ValueError(f"corruption '{path.corruption}' gives no reply for the decoder")
+        return plan.reply
+
+    def features(self, path: Path) -> Tensor:
+        """(B,K or N,F): content of the sites before masks and positions.
+
+        Shared by all paths whose inputs were neither rewritten nor dropped.
+        """
+        plan = self.plan(path)
+        whole = plan.inputs is self.units(path.view) and plan.keep is None
+        key = (
+            Path(view=path.view, embedder=path.embedder, teacher=path.teacher)
+            if whole
+            else replace(path, encoder=None, bottleneck=None)
+        )
+        embedder = self.part("embedder", path.embedder, path.teacher)
+        return self.once("features", key, lambda: embedder.features(plan.inputs, plan.sites, plan.keep))
+
+    def embed(self, path: Path) -> Tokens:
+        embedder = self.part("embedder", path.embedder, path.teacher)
+        key = replace(path, encoder=None, bottleneck=None)
+        return self.once("embed", key, lambda: embedder.place(self.features(path), self.plan(path)))
+
+    def encode(self, path: Path) -> Tokens:
+        with self._gradient(path):
+            if path.encoder is None:
+                return self.embed(path)
+            encoder = self.part("encoder", path.encoder, path.teacher)
+
+            def make() -> Tokens:
+                return self._take_aux(path.encoder, encoder(self.embed(path), self.plan(path).attend))
+
+            return self.once("encode", replace(path, bottleneck=None), make)
+
+    def tokens(self, path: Path) -> Tokens:
+        """The end of the path: encoded, and through the bottleneck if it has one."""
+        with self._gradient(path):
+            if path.bottleneck is None:
+                return self.encode(path)
+            bottleneck = self.part("bottleneck", path.bottleneck, path.teacher)
+
+            def make() -> Tokens:
+                return self._take_aux(path.bottleneck, bottleneck(self.encode(path), self.rng))
+
+            return self.once("tokens", path, make)
+
+    def _gradient(self, path: Path) -> Any:
+        return torch.no_grad() if path.teacher else nullcontext()
+
+    def _take_aux(self, name: str | None, tokens: Tokens) -> Tokens:
+        if tokens.aux is None:
+            return tokens
+        for key, term in tokens.aux.items():
+            self.add(f"{name}.{key}", term)
+        return replace(tokens, aux=None)
