@@ -1,0 +1,285 @@
+"""The configuration: typed sections, the registered parts as Hydra groups, and composition.
+
+After `to_config` no DictConfig exists: the build sees dataclasses only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from encdec_train.registry import Registry, discover
+from encdec_train.types import Mismatch
+
+
+class Scale(Enum):
+    """How large a sentence is said."""
+
+    demo = "demo"  # a minute on two CPU cores, on an embedded data set
+    rung = "rung"  # a public data set, at most an hour on one GPU
+    paper = "paper"  # the published model, data and schedule
+
+
+@dataclass(kw_only=True)
+class PathConfig:
+    """A way through the parts; see `types.Path`. A name `main` that no part carries means: not used."""
+
+    view: str | None = None  # none: the data's first view
+    corruption: str | None = "main"
+    reply: bool = False
+    draw: int = 0
+    embedder: str = "main"
+    encoder: str | None = "main"
+    bottleneck: str | None = "main"
+    teacher: str | None = None
+
+
+@dataclass(kw_only=True)
+class TeacherConfig:
+    """A set of copies that follows the student, or stays (momentum 1)."""
+
+    parts: list[str] = field(default_factory=list)  # `noun.name`; empty: all embedders, encoders and heads
+    momentum: float = 0.996
+    momentum_end: float | None = None  # reached on a cosine at the end; none: constant
+
+
+@dataclass(kw_only=True)
+class StageConfig:
+    steps: int = 300
+    objectives: list[str] = field(default_factory=list)  # active ones; empty: all
+    freeze: list[str] = field(default_factory=list)  # parts `noun.name` without gradient, in eval mode
+    unused: list[str] = field(default_factory=list)  # parameters that are declared to get no gradient
+    overrides: dict[str, Any] = field(default_factory=dict)  # optim.* values of this stage
+
+
+@dataclass(kw_only=True)
+class LoaderConfig:
+    batch: int = 128  # rows of one global step
+    workers: int = 0  # processes that decode; the samples do not depend on it
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise Mismatch(f"loader.batch: {self.batch} is below 1")
+        if self.workers < 0:
+            raise Mismatch(f"loader.workers: {self.workers} is below 0")
+
+
+class Precision(Enum):
+    """Arithmetic of the forward pass; weights stay in float32."""
+
+    fp32 = "32-true"
+    bf16 = "bf16-mixed"
+    fp16 = "16-mixed"
+
+
+@dataclass(kw_only=True)
+class TrainerConfig:
+    max_steps: int | None = None  # cap on the steps of each stage
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: Precision = Precision.fp32
+    clip: float | None = None  # largest norm of the whole gradient; none: not clipped
+    compile: bool = False  # torch.compile the encoders and decoders
+    deterministic: bool = False  # refuse operations without a deterministic kernel
+    log_every: int = 10  # steps between lines of metrics.jsonl
+    threads: int | None = None  # CPU threads; none: torch's choice
+
+    def __post_init__(self) -> None:
+        if self.max_steps is not None and self.max_steps < 1:
+            raise Mismatch(f"trainer.max_steps: {self.max_steps} is below 1")
+        if self.log_every < 1:
+            raise Mismatch(f"trainer.log_every: {self.log_every} is below 1")
+
+
+@dataclass(kw_only=True)
+class CheckpointConfig:
+    every: int = 1000  # steps between checkpoints; one more at the end of every stage
+    keep: int = 2  # newest ones that are kept
+
+    def __post_init__(self) -> None:
+        for name in ("every", "keep"):
+            if getattr(self, name) < 1:
+                raise Mismatch(f"checkpoint.{name}: {getattr(self, name)} is below 1")
+
+
+class Logger(Enum):
+    """Where metrics go besides metrics.jsonl."""
+
+    none = "none"
+    wandb = "wandb"
+
+
+@dataclass(kw_only=True)
+class EvaluateConfig:
+    """What probes read: a path's clean view, pooled."""
+
+    path: str = "main"  # its corruption and bottleneck are left out
+    pool: str = "mean"  # cls or mean
+    rows: int | None = 5000  # at most this many rows of each split; none: all
+    batch: int = 256
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    root: str = "runs"
+    name: str | None = None  # none: date, time and a short hash of the configuration
+
+
+@dataclass(kw_only=True)
+class PaperConfig:
+    """What the paper reports, and where it was read. Unknown stays empty."""
+
+    title: str | None = None
+    arxiv: str | None = None
+    table: str | None = None  # table or section that holds the value
+    metric: str | None = None
+    value: float | None = None
+    protocol: str | None = None
+    params: float | None = None  # published parameter count of `parts`
+    parts: list[str] = field(default_factory=list)  # `noun.name` that the count covers; empty: all
+    data: str | None = None
+    cost: str | None = None
+
+
+@dataclass(kw_only=True)
+class RungConfig:
+    """What was measured with this framework. Absent until it was."""
+
+    data: str | None = None
+    metric: str | None = None
+    value: float | None = None
+    spread: float | None = None
+    protocol: str | None = None
+    hardware: str | None = None
+    minutes: float | None = None
+    commit: str | None = None
+
+
+def _parts() -> Any:
+    return field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    """One run. Every noun is a dict keyed by name; unnamed is `main`."""
+
+    scale: Scale = Scale.demo
+    seed: int = 0
+    recipe_name: str | None = None  # filled from `+recipe=`
+    data: Any = None
+    transform: Any = None
+    embedder: dict[str, Any] = _parts()
+    corruption: dict[str, Any] = _parts()
+    encoder: dict[str, Any] = _parts()
+    bottleneck: dict[str, Any] = _parts()
+    decoder: dict[str, Any] = _parts()
+    head: dict[str, Any] = _parts()
+    target: dict[str, Any] = _parts()
+    loss: dict[str, Any] = _parts()
+    objective: dict[str, Any] = _parts()
+    probe: dict[str, Any] = _parts()
+    path: dict[str, PathConfig] = field(default_factory=lambda: {"main": PathConfig()})
+    derive: dict[str, str] = field(default_factory=dict)  # view name: path whose tokens it is
+    teacher: dict[str, TeacherConfig] = field(default_factory=dict)
+    stage: dict[str, StageConfig] = field(default_factory=lambda: {"main": StageConfig()})
+    optim: Any = None
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    logger: Logger = Logger.none
+    run: RunConfig = field(default_factory=RunConfig)
+    paper: PaperConfig = field(default_factory=PaperConfig)
+    rung: RungConfig = field(default_factory=RungConfig)
+
+    @property
+    def name(self) -> str:
+        """The recipe's name, or `custom`."""
+        return self.recipe_name or "custom"
+
+
+NAMED = tuple(f.name for f in fields(TrainConfig) if f.default_factory is dict and f.name in (
+    "embedder", "corruption", "encoder", "bottleneck", "decoder", "head", "target", "loss", "objective", "probe"
+))
+SINGLE = ("data", "transform", "optim")
+
+
+def at_scale(*values: Any, _root_: DictConfig) -> Any:
+    """`${at:demo,others}` or `${at:demo,rung,paper}`: the value of the chosen scale."""
+    scale = _root_.scale
+    order = [member.value for member in Scale]
+    index = order.index(scale.value if isinstance(scale, Enum) else str(scale))
+    return values[min(index, len(values) - 1)]
+
+
+def publish() -> None:
+    """Discover the parts and give their dataclasses to Hydra. Idempotent."""
+    discover()
+    OmegaConf.register_new_resolver("at", at_scale, replace=True)
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    for noun, registry in Registry.all.items():
+        for name, (config, _) in registry.parts.items():
+            own = name if noun == "probe" else "main"  # several probes stand side by side
+            package = f"{noun}.{own}" if registry.named else noun
+            store.store(group=noun, name=name, node=config, package=package)
+
+
+def to_config(composed: DictConfig, recipe: str | None = None) -> TrainConfig:
+    """Real dataclasses of a composed configuration; every part must be one.
+
+    Raises:
+        Mismatch: a word forgot its schema, so that a typo in it could pass.
+    """
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, TrainConfig)
+    problems = [
+        f"{noun}.{name} is not typed: its word must begin its defaults with a registered {noun}"
+        for noun in NAMED
+        for name, part in getattr(config, noun).items()
+        if not is_dataclass(part)
+    ]
+    problems += [
+        f"{noun} is not typed: its word must begin its defaults with a registered {noun}"
+        for noun in SINGLE
+        if not is_dataclass(getattr(config, noun))
+    ]
+    if problems:
+        raise Mismatch("; ".join(problems))
+    config.recipe_name = recipe or config.recipe_name
+    return config
+
+
+def expand_overrides(overrides: Sequence[str]) -> list[str]:
+    """`encoder.depth=6` means `encoder.main.depth=6`, for every named noun.
+
+    A first key that is the name of a part of that noun on the same command line is left alone.
+    """
+    out: list[str] = []
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        sign = key[: len(key) - len(key.lstrip("+~"))]
+        noun, dot, rest = key[len(sign) :].partition(".")
+        known = Registry.all.get(noun)
+        if equals and dot and known is not None and known.named and _is_field(known, rest.partition(".")[0]):
+            override = f"{sign}{noun}.main.{rest}={value}"
+        out.append(override)
+    return out
+
+
+def _is_field(registry: Registry, key: str) -> bool:
+    return any(key in {f.name for f in fields(config)} for config, _ in registry.parts.values())
+
+
+def recipe_of(overrides: Sequence[str]) -> str | None:
+    """The recipe that a command line names."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key.lstrip("+") == "recipe":
+            return value
+    return None
