@@ -200,6 +200,7 @@ class Spec:
     prefix: int = 0
     features: int = 0  # width of the embedder's content before projection
     rows: Literal["all", "kept", "coarse", "one", "predicted"] = "all"  # which sites come back
+    crops: int = 1
     vocabulary: Vocabulary | None = None
     raw: Spec | None = None  # the view that an embedder read
 

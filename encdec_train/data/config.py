@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(kw_only=True)
@@ -21,6 +21,8 @@ class ImageDataConfig(DataConfig):
     size: int = 32  # height and width that pictures are brought to
     channels: int = 3
     patch: int = 4  # side of a patch that suits this size
+    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])  # per channel, of values in [0, 1]
+    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
 
 
 @dataclass(kw_only=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from encdec_train.data.config import DataConfig
 from encdec_train.data.example import Row
 from encdec_train.rng import Rng
-from encdec_train.types import Batch, Spec
+from encdec_train.types import Batch, Plan, Spec, Units
 
 
 class Transform:
@@ -51,3 +54,15 @@ class Transform:
     def preprocess(self) -> dict[str, Any]:
         """What somebody needs to feed the encoder: kept as `encoder/preprocess.json`."""
         return {}
+
+    def draw(self, units: Units, plan: Plan, prediction: Tensor) -> Drawing | None:
+        """What the model made of a batch, for people: given, hidden and predicted. None = nothing to show."""
+        return None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture or a text for people."""
+
+    suffix: str  # of its file: "png" or "txt"
+    content: bytes

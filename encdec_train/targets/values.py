@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from encdec_train.registry import targets
 from encdec_train.step import Step
@@ -31,12 +31,27 @@ class Values(nn.Module):
         super().__init__()
         self.config = config
 
-    def forward(self, step: Step, path: Path, plan: Plan) -> Goal:
+    def raw(self, step: Step, path: Path, plan: Plan) -> Tensor:
+        """(M,C) or (M,): the values as they are."""
         units = plan.targets or step.units(path.view)
         values = units.values.flatten(0, 1)
-        if plan.where is not None:
-            values = values[plan.where]
+        return values if plan.where is None else values[plan.where]
+
+    def forward(self, step: Step, path: Path, plan: Plan) -> Goal:
+        values = self.raw(step, path, plan)
         if self.config.normalize:
-            mean, var = values.mean(-1, keepdim=True), values.var(-1, keepdim=True)
-            values = (values - mean) / (var + 1e-6).sqrt()
+            mean, deviation = _moments(values)
+            values = (values - mean) / deviation
         return Goal(values=values, weight=plan.weight)
+
+    def restore(self, prediction: Tensor, step: Step, path: Path, plan: Plan) -> Tensor:
+        """A prediction in the units of the view; the mean and deviation of a normalised row are the true ones."""
+        if not self.config.normalize:
+            return prediction
+        mean, deviation = _moments(self.raw(step, path, plan))
+        return prediction * deviation + mean
+
+
+def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (M,1) of each row; the variance is unbiased, as in MAE's code."""
+    return values.mean(-1, keepdim=True), (values.var(-1, keepdim=True) + 1e-6).sqrt()

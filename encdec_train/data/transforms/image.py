@@ -1,0 +1,155 @@
+"""Pictures: decoded in a worker, cut into patches on the training device."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from encdec_train.data.config import DataConfig, ImageDataConfig
+from encdec_train.data.example import Example, Row, crop_key
+from encdec_train.data.transform import Transform
+from encdec_train.registry import transforms
+from encdec_train.rng import Rng
+from encdec_train.types import Batch, Mismatch, Sites, Spec, Units
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(kw_only=True)
+class ImageConfig:
+    patch: int | None = None  # side of a patch in pixels; none: the data set's own; 1: pixels, for convolutions
+
+
+@transforms.register("image", ImageConfig)
+class ImageTransform(Transform):
+    """view `image`: patches (N, patch * patch * channels) on a lattice, rows before columns before channels."""
+
+    config: ImageConfig
+    data: ImageDataConfig
+
+    def __init__(self, config: ImageConfig, data: DataConfig) -> None:
+        if not isinstance(data, ImageDataConfig):
+            raise Mismatch(f"transform 'image' needs pictures, data gives {type(data).__name__}")
+        super().__init__(config, data)
+        self.patch = config.patch or data.patch
+        if self.patch < 1 or data.size % self.patch:
+            raise Mismatch(f"transform 'image': patches of {self.patch} do not tile pictures of {data.size}")
+        self.side = data.size // self.patch
+
+    def specs(self) -> dict[str, Spec]:
+        width = self.patch**2 * self.data.channels
+        grid = (self.side, self.side)
+        return {"image": Spec(kind="values", width=width, length=self.side**2, coords=2, grid=grid)}
+
+    def __call__(self, item: Any, sample: int, rng: Rng, *, clean: bool) -> Row:
+        column = self.data.column or "image"
+        pixels = decode(item[column], self.data.size, self.data.channels)
+        return {"image": picture(pixels, crop_key(sample, 0))}
+
+    def finish(self, batch: Batch, rng: Rng, *, clean: bool) -> Batch:
+        units = batch["image"]
+        images = self.normalize(unpack(units))
+        return {**batch, "image": self.patches(images, units)}
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """(B,C,H,W) in [0,1] -> zero mean and unit deviation over the data set."""
+        shape = (1, -1, 1, 1)
+        mean = torch.tensor(self.data.mean, device=images.device).view(shape)
+        std = torch.tensor(self.data.std, device=images.device).view(shape)
+        return (images - mean) / std
+
+    def patches(self, images: Tensor, units: Units) -> Units:
+        """(B,C,H,W) -> units of (B,N,p*p*C) with their places on the lattice."""
+        rows, side, p = images.shape[0], self.side, self.patch
+        values = images.unflatten(2, (side, p)).unflatten(4, (side, p))  # (B,C,h,p,w,p)
+        values = values.permute(0, 2, 4, 3, 5, 1).reshape(rows, side * side, -1)
+        return Units(values=values, sites=lattice(units.sites.sample[:, :1], (side, side)), crops=units.crops)
+
+    def preprocess(self) -> dict[str, Any]:
+        data = self.data
+        return {
+            "kind": "image",
+            "size": data.size,
+            "channels": data.channels,
+            "patch": self.patch,
+            "mean": list(data.mean),
+            "std": list(data.std),
+        }
+
+
+def picture(pixels: np.ndarray, sample: int) -> Example:
+    """A whole picture as one unit, so that its pixels carry no places of their own on the way to the device."""
+    values = torch.from_numpy(np.ascontiguousarray(pixels)).reshape(1, -1)
+    return Example(values=values, sample=sample, grid=tuple(pixels.shape))
+
+
+def unpack(units: Units) -> Tensor:
+    """Whole pictures (B,1,H*W*C) uint8 -> (B,C,H,W) float in [0,1]."""
+    assert units.sites.grid is not None
+    images = units.values.view(-1, *units.sites.grid)
+    return images.permute(0, 3, 1, 2).float() / 255.0
+
+
+def lattice(sample: Tensor, grid: Sequence[int]) -> Sites:
+    """Sites of a full lattice for the keys (B,1): places in row-major order, coordinates by axis."""
+    axes = [torch.arange(n, device=sample.device) for n in grid]
+    coords = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2).float()  # (N,P)
+    rows, n = sample.shape[0], coords.shape[0]
+    return Sites(
+        sample=sample.expand(rows, n),
+        place=torch.arange(n, device=sample.device).expand(rows, n),
+        coords=coords.expand(rows, -1, -1),
+        grid=tuple(grid),
+    )
+
+
+def decode(source: Any, size: int, channels: int) -> np.ndarray:
+    """A picture, its bytes, its path or an array -> uint8 (size,size,channels), its middle if it is not square.
+
+    Raises:
+        ValueError: it cannot be read; names the file where there is one.
+    """
+    found = open_picture(source).convert("L" if channels == 1 else "RGB")
+    if found.size != (size, size):
+        found = _fit(found, size)
+    return np.asarray(found, dtype=np.uint8).reshape(size, size, channels)
+
+
+def open_picture(source: Any) -> Image:
+    """A PIL picture of whatever a row holds."""
+    from PIL import Image, UnidentifiedImageError
+
+    if isinstance(source, Image.Image):
+        return source
+    if isinstance(source, np.ndarray | list):
+        return Image.fromarray(np.asarray(source, dtype=np.uint8))
+    name = "picture"
+    try:
+        if isinstance(source, dict):
+            name = source.get("path") or name
+            if source.get("bytes") is not None:
+                return Image.open(io.BytesIO(source["bytes"]))
+            source = source["path"]
+        name = str(source)
+        return Image.open(source)
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{name}: not a readable picture ({error})") from error
+
+
+def _fit(found: Image, size: int) -> Image:
+    """The shorter side to `size`, then the middle."""
+    from PIL import Image
+
+    width, height = found.size
+    scale = size / min(width, height)
+    width, height = max(size, round(width * scale)), max(size, round(height * scale))
+    found = found.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - size) // 2, (height - size) // 2
+    return found.crop((left, top, left + size, top + size))

@@ -1,0 +1,141 @@
+"""From the command line to a run: composition by Hydra, sweeps by its launchers."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from encdec_train import recipes_source
+from encdec_train.config import Scale, TrainConfig, expand_overrides, publish, recipe_of, to_config
+from encdec_train.paths import CONFIGS
+from encdec_train.types import Mismatch
+
+
+def compose(overrides: Sequence[str]) -> TrainConfig:
+    """The typed configuration of some command-line overrides."""
+    prepare()
+    overrides = expand_overrides(overrides)
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        composed = hydra.compose("train", overrides=list(overrides))
+    return to_config(composed, recipe_of(overrides))
+
+
+def prepare() -> None:
+    """Make recipes, parts and resolvers known to Hydra. Idempotent."""
+    recipes_source.install()
+    publish()
+
+
+def launch(arguments: Sequence[str]) -> None:
+    """Train one run, or with `-m` a sweep."""
+    prepare()
+    sys.argv = [sys.argv[0], *_flags_first(expand_overrides(arguments))]
+    hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")(_job)()
+
+
+def _flags_first(arguments: Sequence[str]) -> list[str]:
+    """Hydra wants `-m` before the overrides."""
+    flags = [a for a in arguments if a.startswith("-")]
+    return [*flags, *(a for a in arguments if not a.startswith("-"))]
+
+
+def _job(composed: DictConfig) -> float:
+    """One run inside Hydra, here or in a submitted job; its last loss is what a sweeper sees."""
+    publish()
+    overrides = list(HydraConfig.get().overrides.task)
+    config = to_config(composed, recipe_of(overrides))
+    speak()
+    from encdec_train.train.run import train
+
+    summary = train(config, scales=describe_scales(config, overrides))
+    _table(summary)
+    return float(summary["loss"]["last"])
+
+
+def describe_scales(config: TrainConfig, overrides: Sequence[str]) -> list[str]:
+    """One line for this run's scale and one for each of the others; what the command line sets stays set."""
+    kept = [o for o in overrides if not o.lstrip("+").startswith("scale=")]
+    lines = [f"{config.name} at scale={config.scale.name}: {_size(config)}"]
+    state = dict(GlobalHydra.instance().__dict__)
+    try:
+        for scale in Scale:
+            if scale is not config.scale:
+                other = compose([*kept, f"scale={scale.name}"])
+                lines.append(f"scale={scale.name} would be: {_size(other)}")
+    finally:
+        GlobalHydra.instance().__dict__.update(state)
+    return lines
+
+
+def _size(config: TrainConfig) -> str:
+    steps = sum(stage.steps for stage in config.stage.values())
+    name = config.data.path or type(config.data).__name__.removesuffix("Config").lower()
+    encoder = next(iter(config.encoder.values()), None)
+    shape = " ".join(f"{key} {getattr(encoder, key)}" for key in ("width", "depth") if hasattr(encoder, key))
+    return f"data {name}, encoder {shape}, {steps:,} steps of {config.loader.batch:,} rows"
+
+
+def speak() -> None:
+    """Our log goes to the terminal as plain lines."""
+    log = logging.getLogger("encdec_train")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    if not any(isinstance(handler, logging.StreamHandler) for handler in log.handlers):
+        log.addHandler(logging.StreamHandler(sys.stdout))
+
+
+def _table(summary: dict[str, Any]) -> None:
+    from encdec_train.report.table import print_table
+
+    print_table(summary)
+
+
+def resume_command(arguments: Sequence[str]) -> int:
+    """`encdec-train resume RUN`."""
+    run = _one_run(arguments, "resume RUN")
+    prepare()
+    speak()
+    from encdec_train.train.run import resume
+
+    _table(resume(run))
+    return 0
+
+
+def probe_command(arguments: Sequence[str]) -> int:
+    """`encdec-train probe RUN [probe=NAME ...]`."""
+    chosen = [a.split("=", 1)[1] for a in arguments if a.startswith("probe=")]
+    run = _one_run([a for a in arguments if not a.startswith("probe=")], "probe RUN [probe=NAME]")
+    prepare()
+    speak()
+    from encdec_train.registry import did_you_mean, probes
+    from encdec_train.train import rundir
+    from encdec_train.train.run import probe
+
+    config = rundir.load(rundir.require_run(run) / "config.yaml")
+    unknown = [name for name in chosen if name not in probes.parts]
+    if unknown:
+        known = ", ".join(probes.parts)
+        raise Mismatch(f"unknown probe '{unknown[0]}'{did_you_mean(unknown[0], probes.parts)}; known: {known}")
+    if chosen:
+        config.probe = {name: config.probe.get(name) or probes.parts[name][0]() for name in chosen}
+    for name, found in probe(run, config).items():
+        print(
+            f"{name}: {found['metric']} {found['value']:.4f}, untrained {found['untrained']:.4f} "
+            f"({found['protocol']})"
+        )
+    return 0
+
+
+def _one_run(arguments: Sequence[str], usage: str) -> Path:
+    if len(arguments) != 1:
+        raise Mismatch(f"usage: encdec-train {usage}; given: {' '.join(arguments) or 'nothing'}")
+    return Path(arguments[0])

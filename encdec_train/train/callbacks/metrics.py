@@ -1,0 +1,86 @@
+"""metrics.jsonl: a line every so many steps. Between lines nothing is read from the device."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class Metrics(Callback):
+    """Writes loss, terms, learning rate, samples per second and the share of time spent waiting for data.
+
+    A resumed run cuts the file back to its checkpoint first, so that the curve is continuous.
+
+    Args:
+        offset: steps of the stages before this one.
+        samples: rows of one global step.
+    """
+
+    def __init__(self, path: Path, stage: str, *, offset: int, every: int, samples: int) -> None:
+        self.path, self.stage, self.offset = path, stage, offset
+        self.every, self.samples = every, samples
+        self.file: IO[str] | None = None
+        self.waited = self.idle_since = self.line_at = 0.0
+        self.first_loss: float | None = None
+
+    def cut(self, steps: int) -> None:
+        """Drop the lines after `steps` global steps of the whole run."""
+        if self.path.is_file():
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith("\n")]
+            kept = [line for line in whole if json.loads(line)["step"] <= steps]
+            self.path.write_text("".join(kept), encoding="utf-8")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.file = self.path.open("a", encoding="utf-8")
+        self.line_at = self.idle_since = time.perf_counter()
+        self.count = 0
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.waited += time.perf_counter() - self.idle_since
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        self.count += 1
+        done = pl_module.done
+        if done == 1 or done % self.every == 0 or done == pl_module.steps:
+            self.write(pl_module)
+        self.idle_since = time.perf_counter()
+
+    def write(self, module: Any) -> None:
+        """One line; this reads the losses from the device."""
+        loss = module.last_loss.item()
+        if not math.isfinite(loss):
+            raise ValueError(f"step {self.offset + module.done}: the loss is {loss}; nothing more was saved")
+        now = time.perf_counter()
+        line = {
+            "step": self.offset + module.done,
+            "stage": self.stage,
+            "loss": loss,
+            "terms": {name: term.mean.item() for name, term in module.last_terms.items()},
+            "lr": module.last_rate,
+            "samples_per_s": round(self.count * self.samples / (now - self.line_at), 2),
+            "data_wait": round(self.waited / (now - self.line_at), 4),
+        }
+        if module.last_norm is not None:
+            line["gradient_norm"] = module.last_norm.item()
+        assert self.file is not None
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+        self.waited, self.line_at, self.count = 0.0, now, 0
+
+    def on_train_end(self, *_: Any) -> None:
+        if self.file is not None:
+            self.file.close()
+
+    def on_exception(self, *_: Any) -> None:
+        self.on_train_end()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All lines of a metrics file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]

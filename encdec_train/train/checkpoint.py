@@ -1,0 +1,130 @@
+"""Checkpoints: written beside, hashed, synced and renamed, so that a whole one is always there.
+
+A checkpoint is a folder: `model.safetensors` (all parts and teachers), `optim.pt` (tensors only, read with
+weights_only), `state.json` (where the run is) and `manifest.json` (the hash of each of them).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+MANIFEST = "manifest.json"
+
+
+class BrokenCheckpoint(ValueError):
+    """A checkpoint that is not what was written."""
+
+
+def save(
+    folder: Path, parts: nn.Module, optimizers: list[torch.optim.Optimizer], state: dict[str, Any], keep: int
+) -> Path:
+    """Write one checkpoint under `folder` and drop all but the newest `keep`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{state['stage_index']:02d}-{state['step']:08d}"
+    work, final = folder / f".{name}.tmp", folder / name
+    for leftover in folder.glob(".*.tmp"):
+        shutil.rmtree(leftover)
+    work.mkdir()
+    save_file({k: v.contiguous() for k, v in parts.state_dict().items()}, work / "model.safetensors")
+    torch.save([optimizer.state_dict() for optimizer in optimizers], work / "optim.pt")
+    (work / "state.json").write_text(json.dumps(state, indent=1))
+    hashes = {path.name: digest(path) for path in sorted(work.iterdir())}
+    (work / MANIFEST).write_text(json.dumps(hashes, indent=1))
+    for path in work.iterdir():
+        sync(path)
+    sync(work)
+    if final.exists():  # a broken one of this step, passed over by a resume
+        final.rename(folder / f".{name}.old.tmp")
+    work.rename(final)
+    sync(folder)
+    for old in names(folder)[:-keep]:
+        shutil.rmtree(folder / old)
+    return final
+
+
+def names(folder: Path) -> list[str]:
+    """Names of the checkpoints under `folder`, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def newest(folder: Path) -> tuple[Path, list[str]]:
+    """The newest whole checkpoint, and a sentence for each broken one that was passed over.
+
+    Raises:
+        BrokenCheckpoint: there is none.
+    """
+    broken: list[str] = []
+    for name in reversed(names(folder)):
+        try:
+            verify(folder / name)
+            return folder / name, broken
+        except BrokenCheckpoint as error:
+            broken.append(str(error))
+    detail = f" ({'; '.join(broken)})" if broken else ""
+    raise BrokenCheckpoint(f"{folder.parent}: no checkpoint to go on from{detail}")
+
+
+def verify(checkpoint: Path) -> None:
+    """Compare every file with the manifest."""
+    manifest = checkpoint / MANIFEST
+    try:
+        hashes = json.loads(manifest.read_text())
+    except (OSError, ValueError) as error:
+        raise BrokenCheckpoint(f"{manifest}: not readable ({error})") from error
+    for name, expected in hashes.items():
+        path = checkpoint / name
+        if not path.is_file():
+            raise BrokenCheckpoint(f"{path}: missing")
+        if digest(path) != expected:
+            raise BrokenCheckpoint(f"{path}: changed since it was written")
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """Where the run is: stage, step, samples, seconds."""
+    state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text())
+    return state
+
+
+def load_parts(checkpoint: Path, parts: nn.Module) -> None:
+    """All weights; a missing or unexpected one is an error."""
+    parts.load_state_dict(load_file(checkpoint / "model.safetensors"))
+
+
+def load_optimizers(checkpoint: Path, optimizers: list[torch.optim.Optimizer]) -> None:
+    states = torch.load(checkpoint / "optim.pt", map_location="cpu", weights_only=True)
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict(state)
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one move."""
+    work = path.with_name(f".{path.name}.tmp")
+    work.write_text(text, encoding="utf-8")
+    sync(work)
+    work.replace(path)
+    sync(path.parent)

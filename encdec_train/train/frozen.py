@@ -1,0 +1,84 @@
+"""The frozen encoder as probes see it: rows in, vectors or tokens out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from encdec_train.config import TrainConfig
+from encdec_train.data.loader import StepDataset, clean_batches
+from encdec_train.data.transform import Transform
+from encdec_train.nn.pool import Pool, pool
+from encdec_train.rng import Rng
+from encdec_train.step import Parts, Step
+from encdec_train.types import Batch, Path, Tokens
+
+Labelled = tuple[np.ndarray, np.ndarray]  # (n,D) float32 vectors and (n,) int64 labels
+
+
+class Frozen:
+    """An encoder in eval mode, and the labelled rows of both splits.
+
+    Args:
+        path: the path that is read; its corruption and bottleneck are left out.
+        rows: raw rows by split, "train" and "test".
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        parts: Parts,
+        transform: Transform,
+        path: Path,
+        rows: dict[str, Sequence[dict[str, Any]]],
+        device: torch.device,
+    ) -> None:
+        self.config, self.parts, self.transform, self.device = config, parts, transform, device
+        self.path = replace(path, corruption=None, reply=False, bottleneck=None)
+        self.rows = rows
+        self._vectors: dict[str, Labelled] = {}
+
+    @torch.no_grad()
+    def steps(self, split: str) -> Iterator[tuple[Step, Batch]]:
+        """Clean batches of a split, finished, on the device, each in a step of its own."""
+        config = self.config
+        items = self.transform.items(self.rows[split], clean=True)
+        dataset = StepDataset(items, self.transform, config.seed, clean=True, label=config.data.label)
+        training = self.parts.training
+        self.parts.eval()
+        try:
+            for start, batch in enumerate(clean_batches(dataset, config.evaluate.batch, config.evaluate.rows)):
+                rng = Rng(config.seed, start)
+                moved = {view: to_device(units, self.device) for view, units in batch.items()}
+                finished = self.transform.finish(moved, rng, clean=True)
+                yield Step(finished, self.parts, rng), finished
+        finally:
+            self.parts.train(training)
+
+    def tokens(self, split: str) -> Iterator[tuple[Tokens, Batch]]:
+        """Encoded clean batches of a split."""
+        for step, batch in self.steps(split):
+            with torch.no_grad():
+                yield step.encode(self.path), batch
+
+    def vectors(self, split: str) -> Labelled:
+        """Pooled vectors and labels of a split; computed once."""
+        if split not in self._vectors:
+            how = Pool(self.config.evaluate.pool)
+            found, labels = [], []
+            for tokens, batch in self.tokens(split):
+                found.append(pool(tokens, how).float().cpu().numpy())
+                labels.append(batch["label"].values[:, 0].cpu().numpy())
+            self._vectors[split] = np.concatenate(found), np.concatenate(labels)
+        return self._vectors[split]
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Nested nouns on a device."""
+    from encdec_train.types import map_tensors
+
+    return map_tensors(value, lambda tensor: tensor.to(device, non_blocking=True))

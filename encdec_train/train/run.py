@@ -1,0 +1,314 @@
+"""One run, from a configuration to a summary: check, open, train the stages, evaluate, write."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+
+from encdec_train.build import Dry, Wiring, check, count_parameters, dry_run, make_parts, make_transform
+from encdec_train.config import StageConfig, TrainConfig
+from encdec_train.data.loader import StepDataset, StepSampler, make_loader
+from encdec_train.data.open import open_rows
+from encdec_train.data.transform import Transform
+from encdec_train.export import encoder as encoder_export
+from encdec_train.registry import probes as probe_registry
+from encdec_train.rng import key_of
+from encdec_train.step import Parts
+from encdec_train.train import checkpoint, rundir
+from encdec_train.train.callbacks.metrics import Metrics, read_metrics
+from encdec_train.train.callbacks.progress import Progress
+from encdec_train.train.callbacks.saver import Saver
+from encdec_train.train.frozen import Frozen
+from encdec_train.train.module import PretrainModule
+from encdec_train.train.samples import write_samples
+from encdec_train.types import Mismatch
+
+log = logging.getLogger("encdec_train")
+Rows = Sequence[dict[str, Any]]
+
+
+@dataclass(kw_only=True)
+class Run:
+    """All that the stages of a run share."""
+
+    config: TrainConfig
+    transform: Transform
+    wiring: Wiring
+    dry: Dry
+    rows: dict[str, Rows]  # by split, "train" and "test"
+    folder: Path
+    parts: Parts
+    device: torch.device
+    items: Sequence[Any] = ()
+
+
+def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
+    """Train a whole sentence in a new run directory and return its summary.
+
+    Args:
+        scales: lines that say what the scales of this sentence are.
+
+    Raises:
+        Mismatch: the parts do not fit, or a path does not exist; nothing is written then.
+    """
+    transform = make_transform(config)
+    wiring = check(config, transform.specs())
+    dry = dry_run(config, wiring)
+    rows = open_rows(config.data)
+    folder = rundir.create(config)
+    try:
+        with _logging_to(folder):
+            for line in scales:
+                log.info(line)
+            run = _assemble(config, transform, wiring, dry, rows, folder)
+            (folder / "config.yaml").write_text(rundir.dump(config), encoding="utf-8")
+            rundir.write_json(folder / "environment.json", rundir.environment())
+            rundir.write_json(folder / "scales.json", list(scales))
+            rundir.write_json(folder / "untrained.json", evaluate(run))
+            return _stages(run, None)
+    except BaseException:
+        _discard(folder)
+        raise
+
+
+def resume(folder: Path) -> dict[str, Any]:
+    """Go on where the newest whole checkpoint stands; a finished run is only summed up again.
+
+    Raises:
+        Mismatch: the folder is no run.
+    """
+    config = rundir.load(rundir.require_run(folder) / "config.yaml")
+    found, broken = checkpoint.newest(folder / "checkpoints")
+    with _logging_to(folder):
+        for sentence in broken:
+            log.warning("%s: the checkpoint before it is used", sentence)
+        state = checkpoint.read_state(found)
+        log.info("%s: on from step %d of stage %s", folder, state["step"], state["stage"])
+        run = reopen(config, folder)
+        checkpoint.load_parts(found, run.parts)
+        return _stages(run, found)
+
+
+def reopen(config: TrainConfig, folder: Path) -> Run:
+    """The parts and data of a run that exists, with fresh weights."""
+    transform = make_transform(config)
+    wiring = check(config, transform.specs())
+    return _assemble(config, transform, wiring, dry_run(config, wiring), open_rows(config.data), folder)
+
+
+def probe(folder: Path, config: TrainConfig | None = None) -> dict[str, Any]:
+    """Evaluate the newest checkpoint of a run; `config` may carry other probes than the run's own."""
+    config = config or rundir.load(rundir.require_run(folder) / "config.yaml")
+    found, _ = checkpoint.newest(folder / "checkpoints")
+    run = reopen(config, folder)
+    untrained = evaluate(run)
+    checkpoint.load_parts(found, run.parts)
+    return _beside(config, evaluate(run), untrained)
+
+
+def _assemble(
+    config: TrainConfig, transform: Transform, wiring: Wiring, dry: Dry, rows: dict[str, Rows], folder: Path
+) -> Run:
+    """Weights by the seed, the tokenizer if one is to be learned, the items of the training split."""
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+    transform.fit(rows["train"], folder / "encoder")
+    with torch.random.fork_rng():
+        torch.manual_seed(key_of(config.seed, "init") >> 1)
+        parts = make_parts(config, wiring)
+    device = _device(config)
+    return Run(
+        config=config,
+        transform=transform,
+        wiring=wiring,
+        dry=dry,
+        rows=rows,
+        folder=folder,
+        parts=parts.to(device),
+        device=device,
+        items=transform.items(rows["train"], clean=False),
+    )
+
+
+def _device(config: TrainConfig) -> torch.device:
+    wanted = config.trainer.accelerator
+    cuda = wanted in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return torch.device("cuda" if cuda else "cpu")
+
+
+def _stages(run: Run, restore: Path | None) -> dict[str, Any]:
+    """Train what is left of the stages, then evaluate and write the summary."""
+    config, steps = run.config, {}
+    for name, stage in config.stage.items():
+        steps[name] = min(stage.steps, config.trainer.max_steps or stage.steps)
+    at = checkpoint.read_state(restore) if restore else {"stage_index": 0, "step": 0, "seconds": 0.0}
+    started = time.perf_counter() - at["seconds"]
+    offset = 0
+    for index, (name, stage) in enumerate(config.stage.items()):
+        start = at["step"] if index == at["stage_index"] else 0
+        if index >= at["stage_index"] and start < steps[name]:
+            resumed = restore if index == at["stage_index"] else None
+            _train_stage(run, name, stage, index, start, steps[name], offset, started, resumed)
+        offset += steps[name]
+    return _finish(run, time.perf_counter() - started, offset)
+
+
+def _train_stage(
+    run: Run,
+    name: str,
+    stage: StageConfig,
+    index: int,
+    start: int,
+    stop: int,
+    offset: int,
+    started: float,
+    restore: Path | None,
+) -> None:
+    config = run.config
+    optim = replace(config.optim, **stage.overrides)
+    module = PretrainModule(
+        config, run.wiring, run.parts, run.transform, stage=stage, optim=optim, index=index, steps=stop
+    )
+    module.done = start
+    dataset = StepDataset(run.items, run.transform, module.key, clean=False, label=None)
+    sampler = StepSampler(len(run.items), config.loader.batch, module.key, start=start, stop=stop)
+    metrics = Metrics(
+        run.folder / "metrics.jsonl",
+        name,
+        offset=offset,
+        every=config.trainer.log_every,
+        samples=config.loader.batch,
+    )
+    metrics.cut(offset + start)
+
+    def state(step: int) -> dict[str, Any]:
+        seconds = time.perf_counter() - started
+        return {"stage": name, "stage_index": index, "step": step, "seconds": seconds}
+
+    saver = Saver(
+        run.folder / "checkpoints",
+        every=config.checkpoint.every,
+        keep=config.checkpoint.keep,
+        state=state,
+        restore=restore,
+    )
+    trainer = make_trainer(config, run.folder, [metrics, saver, Progress(stop, config.loader.batch)])
+    trainer.fit(module, make_loader(dataset, sampler, workers=config.loader.workers))
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def make_trainer(config: TrainConfig, folder: Path, callbacks: list[Any]) -> Trainer:
+    """Lightning's loop with nothing of its own switched on: we keep metrics, checkpoints and progress."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
+    return Trainer(
+        max_epochs=1,
+        accelerator=config.trainer.accelerator,
+        devices=config.trainer.devices,
+        precision=config.trainer.precision.value,
+        deterministic=config.trainer.deterministic,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+    )
+
+
+def evaluate(run: Run) -> dict[str, float]:
+    """Every configured probe on the encoder as it is."""
+    config = run.config
+    if not config.probe:
+        return {}
+    path = run.wiring.paths.get(config.evaluate.path)
+    if path is None:
+        raise Mismatch(f"evaluate.path: there is no path '{config.evaluate.path}'")
+    run.parts.to(run.device)
+    frozen = Frozen(config, run.parts, run.transform, path, run.rows, run.device)
+    return {name: probe_registry.part(part)(part)(frozen) for name, part in config.probe.items()}
+
+
+def _beside(config: TrainConfig, values: dict[str, float], untrained: dict[str, float]) -> dict[str, Any]:
+    found = {}
+    for name, part in config.probe.items():
+        built = probe_registry.part(part)(part)
+        found[name] = {
+            "value": values[name],
+            "untrained": untrained.get(name),
+            "metric": built.metric,
+            "protocol": built.protocol,
+        }
+    return found
+
+
+def _finish(run: Run, seconds: float, steps: int) -> dict[str, Any]:
+    """Probes, the exported encoder, samples, the summary and the report."""
+    from encdec_train.report.page import write_report
+
+    config, folder = run.config, run.folder
+    lines = read_metrics(folder / "metrics.jsonl")
+    speeds = sorted(line["samples_per_s"] for line in lines[1:] or lines)
+    waits = sorted(line["data_wait"] for line in lines[1:] or lines)
+    plain = rundir.to_plain(config)
+    encoder_export.save(folder / "encoder", config, run.wiring, run.parts, run.transform, plain)
+    write_samples(run.config, run.wiring, run.parts, run.transform, run.rows["test"], folder / "samples", run.device)
+    summary: dict[str, Any] = {
+        "recipe": config.name,
+        "scale": config.scale.name,
+        "status": "finished",
+        "run": str(folder),
+        "seed": config.seed,
+        "steps": steps,
+        "samples": steps * config.loader.batch,
+        "seconds": round(seconds, 1),
+        "loss": {"first": lines[0]["loss"], "last": lines[-1]["loss"]},
+        "parameters": count_parameters(run.parts),
+        "probes": _beside(config, evaluate(run), rundir.read_json(folder / "untrained.json")),
+        "throughput": {
+            "samples_per_s": speeds[len(speeds) // 2],
+            "data_wait": waits[len(waits) // 2],
+            "flops_per_sample": run.dry.flops // run.dry.rows,
+        },
+        "contract": {"paper": plain["paper"], "rung": plain["rung"]},
+        "verdict": None,
+        "scales": rundir.read_json(folder / "scales.json"),
+    }
+    rundir.write_json(folder / "summary.json", summary)
+    write_report(folder)
+    return summary
+
+
+class _logging_to:
+    """Also write what is said to the run's log.txt."""
+
+    def __init__(self, folder: Path) -> None:
+        self.handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+        self.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def __enter__(self) -> None:
+        log.addHandler(self.handler)
+
+    def __exit__(self, *_: object) -> None:
+        log.removeHandler(self.handler)
+        self.handler.close()
+
+
+def _discard(folder: Path) -> None:
+    """Leave nothing half-made: a run that failed before its first checkpoint is removed."""
+    import shutil
+
+    if not checkpoint.names(folder / "checkpoints"):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,175 @@
+"""The run directory: what is written where, and how a configuration is read back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from encdec_train.config import NAMED, SINGLE, TrainConfig
+from encdec_train.registry import Registry
+from encdec_train.train.checkpoint import write_text
+from encdec_train.types import Mismatch
+
+
+def create(config: TrainConfig) -> Path:
+    """A new folder `<root>/<recipe>/<name>`; an unnamed run is named by time and configuration."""
+    base = Path(config.run.root) / config.name
+    if config.run.name is not None:
+        run = base / config.run.name
+        if run.exists():
+            raise Mismatch(f"{run}: there is a run already; choose another run.name, or: encdec-train resume {run}")
+        run.mkdir(parents=True)
+        return run
+    short = hashlib.sha256(dump(config).encode()).hexdigest()[:6]
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{short}"
+    for attempt in range(1000):
+        run = base / (f"{stem}-{attempt}" if attempt else stem)
+        try:
+            run.mkdir(parents=True)
+            return run
+        except FileExistsError:
+            continue
+    raise Mismatch(f"{base}: no free name for a run")
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses to dicts and enums to their names."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def to_plain(config: TrainConfig) -> dict[str, Any]:
+    """The whole configuration as plain values; each part says under `part` what it is."""
+    plain: dict[str, Any] = _plain(config)
+    for noun in NAMED:
+        for name, part in getattr(config, noun).items():
+            plain[noun][name] = {"part": Registry.all[noun].name(part), **plain[noun][name]}
+    for noun in SINGLE:
+        part = getattr(config, noun)
+        plain[noun] = {"part": Registry.all[noun].name(part), **plain[noun]}
+    return plain
+
+
+def dump(config: TrainConfig) -> str:
+    """The resolved configuration as YAML."""
+    return yaml.safe_dump(to_plain(config), sort_keys=False)
+
+
+def load(path: Path) -> TrainConfig:
+    """Read a resolved configuration back into dataclasses. Runs no code from it.
+
+    Raises:
+        Mismatch: it is not a configuration of this version.
+    """
+    try:
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for noun in NAMED:
+            for name, part in plain[noun].items():
+                plain[noun][name] = _typed(noun, part)
+        for noun in SINGLE:
+            plain[noun] = _typed(noun, plain[noun])
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainConfig), plain))
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
+        raise Mismatch(f"{path}: not a configuration of this version ({error})") from error
+    except OmegaConfBaseException as error:
+        raise Mismatch(f"{path}: not a configuration of this version ({error.msg})") from error
+    assert isinstance(config, TrainConfig)
+    return config
+
+
+def _typed(noun: str, plain: dict[str, Any]) -> Any:
+    values = dict(plain)
+    schema, _ = Registry.all[noun].parts[values.pop("part")]
+    return OmegaConf.merge(OmegaConf.structured(schema), values)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, hardware and the command: what a number depends on."""
+    import torch
+
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    return {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": device,
+        "packages": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in ("encdec-train", "torch", "lightning", "hydra-core", "omegaconf", "datasets", "triton", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this package runs from, with a `+` if it was changed; none in a wheel."""
+    from encdec_train.paths import PACKAGE
+
+    try:
+        where = ["git", "-C", str(PACKAGE)]
+        top = subprocess.run([*where, "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=True)
+        if Path(top.stdout.strip()) != PACKAGE.parent:
+            return None
+        head = subprocess.run([*where, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        dirty = subprocess.run([*where, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, default=str) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def is_run(run: Path) -> bool:
+    return (run / "config.yaml").is_file()
+
+
+def require_run(run: Path) -> Path:
+    """The folder, if it is a run.
+
+    Raises:
+        Mismatch: it is not.
+    """
+    if not run.is_dir():
+        raise Mismatch(f"{run}: no such folder")
+    if not is_run(run):
+        raise Mismatch(f"{run}: not a run directory (it has no config.yaml)")
+    return run
+
+

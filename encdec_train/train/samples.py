@@ -1,0 +1,52 @@
+"""What the model makes of a few test rows, drawn by the modality's own transform."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from encdec_train.build import Wiring
+from encdec_train.config import TrainConfig
+from encdec_train.data.example import collate
+from encdec_train.data.transform import Transform
+from encdec_train.rng import Rng
+from encdec_train.step import Parts, Step
+from encdec_train.train.frozen import to_device
+
+
+@torch.no_grad()
+def write_samples(
+    config: TrainConfig,
+    wiring: Wiring,
+    parts: Parts,
+    transform: Transform,
+    rows: Sequence[dict[str, Any]],
+    folder: Path,
+    device: torch.device,
+    count: int = 8,
+) -> None:
+    """One file for each objective that predicts and whose transform can draw; none otherwise."""
+    items = transform.items(rows, clean=True)
+    rng = Rng(config.seed, 0)
+    chosen = [transform(items[i], i, rng, clean=True) for i in range(min(count, len(items)))]
+    batch = transform.finish(to_device(collate(chosen), device), rng, clean=True)
+    parts.eval()
+    for name in config.objective:
+        objective: Any = parts.get("objective", name)
+        if not hasattr(objective, "predict"):
+            continue
+        step = Step(batch, parts, rng, {view: wiring.paths[p] for view, p in config.derive.items()})
+        prediction, plan, _ = objective.predict(step)
+        target = parts.get("target", objective.config.target)
+        rows_of: Tensor = prediction.float()
+        if hasattr(target, "restore"):  # undo what the target does to raw values
+            rows_of = target.restore(rows_of, step, objective.path, plan)
+        drawn = transform.draw(step.units(objective.path.view), plan, rows_of)
+        if drawn is not None:
+            folder.mkdir(exist_ok=True)
+            (folder / f"{name}.{drawn.suffix}").write_bytes(drawn.content)
+    parts.train()
