@@ -11,6 +11,6 @@ RECIPES = ROOT / "recipes"  # sentences
 
 
 def recipe_folders() -> list[Path]:
-    """The folders that recipes are looked up in, the user's own first: `recipes/` in the working directory."""
+    """Where recipes are looked up, the user's own first: `recipes/` in the working directory."""
     mine = Path.cwd() / "recipes"
     return [RECIPES] if mine.resolve() == RECIPES else [mine, RECIPES]

@@ -1,0 +1,205 @@
+"""Data of one's own: a hub name, a folder or a file in `data.path`, one plain configuration per modality."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from encdec_train.data.columns import column_kind, lazy_media
+from encdec_train.data.config import AudioDataConfig, DataConfig, ImageDataConfig
+from encdec_train.data.local import ALLOWED, KINDS, Splits, open_path, reason
+from encdec_train.registry import did_you_mean, sources
+
+log = logging.getLogger(__name__)
+HELD_OUT = 10  # one row in so many, where the data has no test split
+
+
+@dataclass(kw_only=True)
+class ImagesConfig(ImageDataConfig):
+    pass
+
+
+@dataclass(kw_only=True)
+class TextsConfig(DataConfig):
+    pass
+
+
+@dataclass(kw_only=True)
+class SoundsConfig(AudioDataConfig):
+    pass
+
+
+@dataclass(kw_only=True)
+class GraphsConfig(DataConfig):
+    pass
+
+
+class Files:
+    """Opens `data.path`."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self.config = config
+
+    def __call__(self, split: str) -> Any:
+        return open_files(self.config, split)
+
+
+@sources.register("images", ImagesConfig)
+class Images(Files):
+    """Pictures from `data.path`: a folder of classes, parquet, arrow, or a hub name."""
+
+
+@sources.register("texts", TextsConfig)
+class Texts(Files):
+    """Text from `data.path`: text files, csv, json, parquet, arrow, or a hub name."""
+
+
+@sources.register("sounds", SoundsConfig)
+class Sounds(Files):
+    """Sounds from `data.path`: a folder of classes, parquet, arrow, or a hub name."""
+
+
+@sources.register("graphs", GraphsConfig)
+class Graphs(Files):
+    """Graphs from `data.path`: json, parquet, arrow, or a hub name."""
+
+
+def open_files(config: DataConfig, split: str) -> Any:
+    """The rows of one split as a `datasets.Dataset`; pictures and sounds are decoded only when they are read.
+
+    Args:
+        config: `path`, `subset`, `train`, `test` and `label` are read.
+        split: "train" and "test" mean `config.train` and `config.test`; anything else is a split's own name.
+            Names joined by `+` are joined rows. Where the default test split is missing, the validation split
+            takes its place, or else a tenth of the training rows, always the same, that is not trained on.
+
+    Raises:
+        ValueError: one sentence that names what was given and what is allowed.
+    """
+    if config.path is None:
+        raise ValueError("data.path: not given; allowed are a hub name, " + ALLOWED)
+    with _quiet():
+        splits = _splits(config)
+        rows = _rows(config, split, splits)
+        return _labelled(config, lazy_media(rows, config.path), splits)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the bars of `datasets`, and without its log of what is raised anyway."""
+    from datasets.utils import logging as noise
+
+    shown, level = noise.is_progress_bar_enabled(), noise.get_verbosity()
+    noise.disable_progress_bar()
+    noise.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        noise.set_verbosity(level)
+        if shown:
+            noise.enable_progress_bar()
+
+
+def _splits(config: DataConfig) -> Splits:
+    assert config.path is not None
+    path = Path(config.path).expanduser()
+    if path.exists() or not _is_hub_name(config.path):
+        if config.subset is not None:
+            raise ValueError(f"data.subset: '{config.subset}' is for hub data sets, {path} is a local path")
+        return open_path(path)
+    return _open_hub(config.path, config.subset)
+
+
+def _is_hub_name(name: str) -> bool:
+    """'name' or 'owner/name'; a known suffix means that a file was meant."""
+    return bool(re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name)) and Path(name).suffix.lower() not in KINDS
+
+
+def _open_hub(name: str, subset: str | None) -> Splits:
+    import datasets
+
+    log.info("opening '%s' from the hub or its cache", name)
+    try:
+        return dict(datasets.load_dataset(name, subset))
+    except (OSError, ValueError, RuntimeError) as error:  # not found, no network, no such subset, a script
+        called = f"'{name}'" if subset is None else f"'{name}' ({subset})"
+        raise ValueError(
+            f"data.path: {called} is neither a path here nor a data set that the hub gives now: "
+            f"{_one_line(error)}"
+        ) from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".") or reason(error)
+
+
+def _rows(config: DataConfig, split: str, splits: Splits) -> Any:
+    name = {"train": config.train, "test": config.test}.get(split, split)
+    replaced = config.test == "test" and "test" not in splits  # the default, and there is none
+    if replaced and "validation" in splits and config.train != "validation":
+        replaced = False
+        name = "validation" if split == "test" else name
+    if split in ("train", "test") and (replaced or config.test is None):
+        return _tenth(config, _named(config, config.train, "train", splits), held=split == "test")
+    assert name is not None
+    return _named(config, name, split, splits)
+
+
+def _named(config: DataConfig, name: str, role: str, splits: Splits) -> Any:
+    """The rows of a split, or of several joined by `+`."""
+    import datasets
+
+    parts = [part.strip() for part in name.split("+")]
+    for part in parts:
+        if part not in splits:
+            key = f"data.{role}" if role in ("train", "test") else "split"
+            known = ", ".join(splits)
+            raise ValueError(
+                f"{key}: {config.path} has no split '{part}'{did_you_mean(part, splits)}; it has {known}"
+            )
+        if not len(splits[part]):
+            raise ValueError(f"data.path: split '{part}' of {config.path} has no rows")
+    return (
+        splits[parts[0]]
+        if len(parts) == 1
+        else datasets.concatenate_datasets([splits[part] for part in parts])
+    )
+
+
+def _tenth(config: DataConfig, rows: Any, *, held: bool) -> Any:
+    """The tenth that is held out, or the rest; chosen by row number alone, so it is the same in every run."""
+    import torch
+
+    from encdec_train.rng import Rng
+
+    if len(rows) < 2:
+        raise ValueError(f"data.path: {config.path} has one row only, so none can be held out for testing")
+    log.info("%s has no test split: a tenth of '%s' is held out", config.path, config.train)
+    order = Rng(0).order("data.held_out", torch.arange(len(rows)))
+    count = max(1, len(rows) // HELD_OUT)
+    chosen = order[:count] if held else order[count:]
+    return rows.select(chosen.sort().values.tolist())
+
+
+def _labelled(config: DataConfig, rows: Any, splits: Splits) -> Any:
+    """Checks the label column, and turns classes that are words into numbers, the same in every split."""
+    import datasets
+
+    label = config.label
+    if label is None or label not in rows.features:
+        if label not in (None, "label"):
+            guess = did_you_mean(str(label), rows.features)
+            held = ", ".join(rows.features)
+            raise ValueError(f"data.label: {config.path} has no column '{label}'{guess}; it has {held}")
+        return rows
+    if column_kind(rows.features[label]) != "text":
+        return rows
+    known = {value for part in splits.values() if label in part.features for value in part.unique(label)}
+    return rows.cast_column(
+        label, datasets.ClassLabel(names=sorted(value for value in known if value is not None))
+    )
