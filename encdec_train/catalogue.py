@@ -10,7 +10,7 @@ import ast
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -37,6 +37,28 @@ class Entry:
     file: str  # where it is written
     paper: dict[str, Any] = field(default_factory=dict)  # of a recipe: title, arxiv, metric, value, ...
     rung: dict[str, Any] = field(default_factory=dict)  # of a recipe: what was measured
+
+
+def help_text() -> str:
+    """What `encdec-train --help` prints."""
+    from encdec_train.help import HELP
+
+    return HELP.rstrip()
+
+
+def list_command(arguments: Sequence[str]) -> int:
+    """`encdec-train list [NOUN ...] [--json]`.
+
+    Raises:
+        ValueError: an unknown noun or option.
+    """
+    wanted = [argument for argument in arguments if argument != "--json"]
+    strange = [argument for argument in wanted if argument.startswith("-")]
+    if strange:
+        raise ValueError(f"list: unknown option '{strange[0]}'; allowed is --json")
+    entries = [entry for noun in wanted for entry in find(noun)] if wanted else find()
+    print(as_json(entries) if "--json" in arguments else as_text(entries))
+    return 0
 
 
 def nouns() -> dict[str, str]:

@@ -102,3 +102,13 @@ def test_help_names_every_command_and_fits_a_terminal():
     for command in ("+recipe=", "-m", "list", "show", "resume", "probe", "report", "--debug"):
         assert command in HELP
     assert max(map(len, HELP.splitlines())) <= 110
+
+
+def test_the_command_prints_text_or_json(capsys):
+    assert catalogue.list_command(["losses", "encoders"]) == 0
+    text = capsys.readouterr().out
+    assert text.splitlines()[0] == "losses" and "\nencoders\n" in text
+    assert catalogue.list_command(["--json", "loss"]) == 0
+    assert {item["noun"] for item in json.loads(capsys.readouterr().out)} == {"loss"}
+    with pytest.raises(ValueError, match="unknown option '--jsn'"):
+        catalogue.list_command(["--jsn"])
