@@ -24,7 +24,9 @@ _LAST = torch.iinfo(torch.int64).max
 class SpanMaskConfig:
     start: float = 0.065  # p: share of a row's real sites that start a span
     length: int = 10  # M: sites of a span
-    capacity: float | None = None  # share of the sites that is predicted at most; none: all that spans can hide
+    capacity: float | None = (
+        None  # share of the sites that is predicted at most; none: all that spans can hide
+    )
 
     replaces = True
 

@@ -24,7 +24,9 @@ class Example:
     fixed: Tensor | None = None  # (N,) bool
     valid: Tensor | None = None  # (N,) bool, False = padding inside a fixed length; None = all real
     doc: Tensor | None = None  # (N,) int64 document within the row, -1 = the padding at its end
-    segments: Sequence[int] | None = None  # with doc: document lengths, then the padding's (maybe 0); sums to N
+    segments: Sequence[int] | None = (
+        None  # with doc: document lengths, then the padding's (maybe 0); sums to N
+    )
     edges: Tensor | None = None  # (2,E) int64 within the example
     grid: tuple[int, ...] | None = None
     max_len: int = 0  # static bound on a document's length

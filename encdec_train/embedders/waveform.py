@@ -27,7 +27,9 @@ Count = TypeVar("Count", int, Tensor)
 class WaveformEmbedderConfig:
     width: int | None = None  # none: the width of the encoder that reads it
     channels: list[int] = field(default_factory=lambda: [512] * 7)  # of each convolution
-    kernels: list[int] = field(default_factory=lambda: [10, 3, 3, 3, 3, 2, 2])  # in samples of the layer below
+    kernels: list[int] = field(
+        default_factory=lambda: [10, 3, 3, 3, 3, 2, 2]
+    )  # in samples of the layer below
     strides: list[int] = field(default_factory=lambda: [5, 2, 2, 2, 2, 2, 2])
     gradient: float = 0.1  # what the gradient to the convolutions is multiplied by
     penalty: float = 10.0  # weight of the mean square of the last convolution's output; 0: none
@@ -51,7 +53,9 @@ class WaveformEmbedderConfig:
 
     def spec(self, view: Spec) -> Spec:
         if view.kind != "values" or view.width != 1:
-            raise Mismatch(f"embedder 'waveform' needs samples of one channel, the view gives {view.width} {view.kind}")
+            raise Mismatch(
+                f"embedder 'waveform' needs samples of one channel, the view gives {view.width} {view.kind}"
+            )
         self._check_layers()
         width = self.width or view.width
         if width % self.position_groups:
@@ -121,7 +125,9 @@ class Waveform(nn.Module):
     ) -> Tensor | tuple[Tensor, dict[str, Term]]:
         """(B,N,F) layer-normed output of the convolutions, before any mask; and the penalty on its size."""
         if keep is not None:
-            raise ValueError("embedder 'waveform' computes all frames: use a corruption that replaces, not drops")
+            raise ValueError(
+                "embedder 'waveform' computes all frames: use a corruption that replaces, not drops"
+            )
         x = self.convolve(units.values.transpose(1, 2)).transpose(1, 2)  # (B,N,F)
         x = x.detach() + self.config.gradient * (x - x.detach())  # the value of x, exactly
         features = self.feature_norm(x)

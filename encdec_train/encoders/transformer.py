@@ -49,9 +49,7 @@ class Transformer(nn.Module):
         self.project = nn.Identity() if same else nn.Linear(upstream.width, config.width)
         self.tokens = nn.Parameter(torch.empty(config.prefix, config.width)) if config.prefix else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = (
-            make_norm(config.norm, config.width, config.eps) if config.final_norm else nn.Identity()
-        )
+        self.norm = make_norm(config.norm, config.width, config.eps) if config.final_norm else nn.Identity()
         self.bias = (
             RelativeBias(config.heads, config.buckets, config.max_distance, bidirectional=True)
             if config.relative

@@ -70,9 +70,7 @@ def pairs(layers: int, depth: int, *, target: bool, mask: bool) -> Pairs:
 
 def _embedder(layers: int) -> Pairs:
     ours, theirs = "embedder.main", "wav2vec2.feature_extractor.conv_layers"
-    found: Pairs = {
-        f"{ours}.convolutions.{i}.weight": (f"{theirs}.{i}.conv.weight",) for i in range(layers)
-    }
+    found: Pairs = {f"{ours}.convolutions.{i}.weight": (f"{theirs}.{i}.conv.weight",) for i in range(layers)}
     found.update(_affine(f"{ours}.group_norm", f"{theirs}.0.layer_norm"))
     found.update(_affine(f"{ours}.feature_norm", "wav2vec2.feature_projection.layer_norm"))
     found.update(_affine(f"{ours}.project", "wav2vec2.feature_projection.projection"))
@@ -166,7 +164,11 @@ _BLOCK = {
 
 
 def _check(embedder: WaveformEmbedderConfig, encoder: TransformerConfig) -> None:
-    wrong = [f"{name}={getattr(encoder, name)}" for name, value in _BLOCK.items() if getattr(encoder, name) != value]
+    wrong = [
+        f"{name}={getattr(encoder, name)}"
+        for name, value in _BLOCK.items()
+        if getattr(encoder, name) != value
+    ]
     if wrong:
         raise Mismatch(f"export to wav2vec 2.0: encoder has {', '.join(wrong)}, which it cannot say")
     if embedder.eps != encoder.eps:
