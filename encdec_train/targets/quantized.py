@@ -5,6 +5,7 @@ Baevski et al. 2020, "wav2vec 2.0" (arXiv:2006.11477), section 2 "Quantization m
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -114,7 +115,7 @@ class Quantized(nn.Module):
         """Annealed from `temperature` to `temperature_min` by the global step."""
         config = self.config
         if isinstance(rng.step, Tensor):
-            now = config.temperature * config.temperature_decay ** rng.step.float()
+            now = config.temperature * (rng.step.float() * math.log(config.temperature_decay)).exp()
             return now.clamp_min(config.temperature_min)
         return max(config.temperature * config.temperature_decay**rng.step, config.temperature_min)
 

@@ -60,7 +60,7 @@ def make_parts(mask):
         "head": Linear(LinearHeadConfig(), ENCODER.spec(sites), TARGET.spec(sites), None),
         "loss": Contrastive(LOSS, TARGET.spec(sites)),
         "corruption": Given(mask),
-        "objective": Predict(PredictConfig(), "main", {"main": PATH}),
+        "objective": Predict(PredictConfig(decoder=None), "main", {"main": PATH}),
     }
     return Parts({noun: {"main": part} for noun, part in parts.items()})
 
@@ -169,7 +169,7 @@ def test_gradients_equal_transformers():
             EMBEDDER.gradient if name.split(".")[2] in ("convolutions", "group_norm") else 1
         )
         torch.testing.assert_close(
-            parameter.grad, expected, atol=1e-5, rtol=1e-3, msg=lambda text: f"{name}: {text}"
+            parameter.grad, expected, atol=1e-5, rtol=1e-3, msg=name
         )
 
 

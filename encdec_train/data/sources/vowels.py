@@ -48,7 +48,7 @@ class VowelsConfig(AudioDataConfig):
 
 @sources.register("vowels", VowelsConfig)
 class Vowels:
-    """Rows {audio: wav bytes, label: which of the words, speaker}; the voices of the two splits differ."""
+    """Rows {audio: a wav file, label: which of the words, speaker}; the voices of the two splits differ."""
 
     def __init__(self, config: VowelsConfig) -> None:
         if config.clips < 5 or config.voices < 1:
@@ -60,7 +60,7 @@ class Vowels:
         self.config = config
 
     def __call__(self, split: str) -> Dataset:
-        from datasets import ClassLabel, Dataset, Features, Value
+        from datasets import Audio, ClassLabel, Dataset, Features, Value
 
         clips = self.config.clips if split != "test" else self.config.clips // 5
         rng = Rng(self.config.seed, int(split == "test"))
@@ -74,7 +74,8 @@ class Vowels:
             "speaker": voice.tolist(),
         }
         features = {"audio": Value("binary"), "label": ClassLabel(names=WORDS), "speaker": Value("int64")}
-        return Dataset.from_dict(rows, features=Features(features))
+        found = Dataset.from_dict(rows, features=Features(features))
+        return found.cast_column("audio", Audio(sampling_rate=self.config.rate, decode=False))
 
 
 def synthesise(config: VowelsConfig, rng: Rng, voice: np.ndarray, word: np.ndarray) -> np.ndarray:

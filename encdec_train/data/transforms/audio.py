@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from encdec_train.data.columns import content_column
 from encdec_train.data.config import AudioDataConfig, DataConfig
 from encdec_train.data.example import Example, Row, crop_key
 from encdec_train.data.transform import Transform
@@ -26,7 +27,7 @@ class WaveformConfig:
 
 @transforms.register("waveform", WaveformConfig)
 class WaveformTransform(Transform):
-    """view `audio`: (rate * seconds, 1) samples; longer sounds are cut at a random place, shorter ones padded."""
+    """view `audio`: rate * seconds samples of one channel; longer sounds are cut anywhere, shorter ones padded."""
 
     config: WaveformConfig
     data: AudioDataConfig
@@ -43,17 +44,19 @@ class WaveformTransform(Transform):
         return {"audio": Spec(kind="values", width=1, length=self.length)}
 
     def items(self, rows: Sequence[dict[str, Any]], *, clean: bool) -> Sequence[Any]:
-        """The rows, with sounds left encoded: what `datasets` decodes with needs libraries that may not be there."""
-        from datasets import Audio, Dataset
+        """The rows, with the column that holds sounds under the name `audio`."""
+        from datasets import Dataset
 
-        if isinstance(rows, Dataset):
-            column = self.data.column or "audio"
-            if isinstance(rows.features.get(column), Audio):
-                rows = rows.cast_column(column, Audio(decode=False))
-        return rows
+        if not isinstance(rows, Dataset):
+            return rows
+        column = content_column(rows, self.data.column, ("audio",))
+        if column == "audio":
+            return rows
+        other = [name for name in rows.features if name == "audio"]
+        return rows.remove_columns(other).rename_column(column, "audio")
 
     def __call__(self, item: Any, sample: int, rng: Rng, *, clean: bool) -> Row:
-        sound = decode(item[self.data.column or "audio"], self.data.rate)
+        sound = decode(item["audio"], self.data.rate)
         spare = len(sound) - self.length
         if spare > 0:
             start = spare // 2 if clean else int(rng.integers("waveform.crop", spare + 1, sample))
@@ -76,7 +79,7 @@ class WaveformTransform(Transform):
 
 
 def decode(source: Any, rate: int) -> np.ndarray:
-    """A sound file's bytes or path, `datasets`' record of one, or samples at `rate` -> float32 (N,), one channel.
+    """A sound's encoded bytes or path, `datasets`' record of it, or samples at `rate` -> float32 (N,).
 
     Raises:
         ValueError: it cannot be read or is empty; names the file where there is one.
@@ -101,7 +104,8 @@ def read(source: Any, rate: int) -> tuple[str, np.ndarray, int]:
     if isinstance(source, dict):
         name = str(source.get("path") or "sound")
         return name, *read_file(name, source["path"] if source.get("bytes") is None else source["bytes"])
-    return (name := "sound" if isinstance(source, bytes) else str(source)), *read_file(name, source)
+    name = "sound" if isinstance(source, bytes) else str(source)
+    return name, *read_file(name, source)
 
 
 def read_file(name: str, source: Any) -> tuple[np.ndarray, int]:
