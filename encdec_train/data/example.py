@@ -22,8 +22,11 @@ class Example:
     place: Tensor | None = None  # (N,); None = 0..N-1
     coords: Tensor | None = None  # (N,P) float
     fixed: Tensor | None = None  # (N,) bool
+    valid: Tensor | None = None  # (N,) bool, False = padding inside a fixed length; None = all real
     doc: Tensor | None = None  # (N,) int64 document within the row, -1 = the padding at its end
-    segments: Sequence[int] | None = None  # with doc: document lengths, then the padding's (maybe 0); sums to N
+    segments: Sequence[int] | None = (
+        None  # with doc: document lengths, then the padding's (maybe 0); sums to N
+    )
     edges: Tensor | None = None  # (2,E) int64 within the example
     grid: tuple[int, ...] | None = None
     max_len: int = 0  # static bound on a document's length
@@ -55,16 +58,10 @@ def _units(examples: list[Example], crops: int) -> Units:
     lengths = [len(example.values) for example in examples]
     n, first = max(lengths), examples[0]
     ragged = min(lengths) < n
-    valid = None
-    if ragged:
-        valid = torch.arange(n) < torch.tensor(lengths)[:, None]
-    elif first.doc is not None:
-        valid = torch.stack([example.doc for example in examples]) >= 0  # type: ignore[type-var, arg-type]
-        valid = None if bool(valid.all()) else valid
     sites = Sites(
         sample=_stack([_key(example, n) for example in examples], n),
         place=_stack([_place(example) for example in examples], n),
-        valid=valid,
+        valid=_valid(examples, n),
         coords=_optional([example.coords for example in examples], n),
         fixed=_optional([example.fixed for example in examples], n),
         doc=_optional([example.doc for example in examples], n),
@@ -74,6 +71,21 @@ def _units(examples: list[Example], crops: int) -> Units:
         max_len=first.max_len,
     )
     return Units(values=_stack([example.values for example in examples], n), sites=sites, crops=crops)
+
+
+def _valid(examples: Sequence[Example], n: int) -> Tensor | None:
+    """(B,N) bool; None where nothing is padding."""
+    rows = [_real(example) for example in examples]
+    valid = _stack(rows, n)  # filled with False
+    return None if bool(valid.all()) else valid
+
+
+def _real(example: Example) -> Tensor:
+    if example.valid is not None:
+        return example.valid
+    if example.doc is not None:
+        return example.doc >= 0
+    return torch.ones(len(example.values), dtype=torch.bool)
 
 
 def _key(example: Example, n: int) -> Tensor:
