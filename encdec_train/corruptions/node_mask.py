@@ -1,7 +1,8 @@
 """Masked nodes: a fixed share of each graph's nodes loses its features and is predicted.
 
-GraphMAE (Hou et al. 2022, arXiv:2205.10803), section 3: most of the chosen nodes get the mask vector, a small share
-gets the features of another node of the graph instead, so that the encoder cannot rely on the mask vector alone.
+GraphMAE (Hou et al. 2022, arXiv:2205.10803), section 3: most of the chosen nodes get the mask vector, a
+small share gets the features of another node of the graph instead, so that the encoder cannot rely on the
+mask vector.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class NodeMaskConfig:
 class NodeMask(nn.Module):
     """round(ratio * n) of the n open nodes of each row; the rest of the fixed capacity has weight 0.
 
-    Whether a masked node is swapped is drawn for each node on its own, so that the share holds for small graphs too.
+    Whether a masked node is swapped is drawn for each node on its own: the share holds for small graphs too.
     Real nodes stand before padded ones in a row.
     """
 

@@ -1,7 +1,7 @@
-"""GraphMAE's decoder: hide the encoded masked nodes once more, then one graph layer fills them from their neighbours.
+"""GraphMAE's decoder: hide the encoded masked nodes again, then a graph layer fills them from the others.
 
-Hou et al. 2022 (arXiv:2205.10803), section 3, re-mask decoding. The layer's output is the
-prediction itself, so its width is that of the raw features and the head is `identity`.
+Hou et al. 2022 (arXiv:2205.10803), section 3, re-mask decoding. The layer's output is the prediction
+itself, so its width is that of the raw features and the head is `identity`.
 """
 
 from __future__ import annotations

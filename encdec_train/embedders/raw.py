@@ -1,7 +1,7 @@
 """The values themselves: for encoders whose first layer is the projection (graph networks on node features).
 
-The mask vector stands among the raw features, as GraphMAE's [MASK] token does (Hou et al. 2022, arXiv:2205.10803,
-section 3), and starts at zero as in its code.
+The mask vector stands among the raw features, as GraphMAE's [MASK] token does (Hou et al. 2022,
+arXiv:2205.10803, section 3), and starts at zero as in its code.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Graph attention network (Velickovic et al. 2018, arXiv:1710.10903), as GraphMAE encodes with it.
 
-Hou et al. 2022 (arXiv:2205.10803) and its code: heads are concatenated in every layer, the last one included, and a PReLU
-follows every layer.
+Hou et al. 2022 (arXiv:2205.10803) and its code: heads are concatenated in every layer, the last one
+included, and a PReLU follows every layer.
 """
 
 from __future__ import annotations

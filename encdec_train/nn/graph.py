@@ -1,7 +1,7 @@
 """Message passing over edges that are data: graph attention, graph isomorphism, and what both need.
 
-All layers see the nodes of a batch as one flat graph: S = B*N nodes, edges between them, no edges between rows. Padded
-nodes are isolated, so that nothing flows out of them.
+All layers see the nodes of a batch as one flat graph: S = B*N nodes, edges between them, no edges between
+rows. Padded nodes are isolated, so that nothing flows out of them.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ class NodeBatchNorm(nn.BatchNorm1d):
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor) -> None:
         assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
-        self.num_batches_tracked.add_(1)  # type: ignore[operator]
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(var, self.momentum)
 
@@ -119,8 +120,8 @@ class NodeActivation(Enum):
 class GatLayer(nn.Module):
     """Graph attention (Velickovic et al. 2018, arXiv:1710.10903, equations 1 to 5), then norm and activation.
 
-    The score of an edge is LeakyReLU(a_source . W h_source + a_target . W h_target): the paper's a^T [W h || W h],
-    split in two so that nothing is concatenated on edges.
+    The score of an edge is LeakyReLU(a_source . W h_source + a_target . W h_target): the paper's
+    a^T [W h || W h], split in two so that nothing is concatenated on edges.
     """
 
     def __init__(
@@ -166,7 +167,7 @@ class GatLayer(nn.Module):
 
 
 class GinLayer(nn.Module):
-    """Graph isomorphism layer: MLP((1 + eps) h + sum of the neighbours) (Xu et al. 2019, arXiv:1810.00826, eq. 4.1).
+    """MLP((1 + eps) h + sum of the neighbours): graph isomorphism (Xu et al. 2019, arXiv:1810.00826, eq. 4.1).
 
     Args:
         hidden: width between the two linear layers of the MLP; the norm and the activation stand there too.

@@ -1,9 +1,9 @@
 """Motif graphs: a random tree with copies of one motif hung on it; which motif is the label.
 
-In the manner of the tree and Barabasi-Albert benchmarks of GNNExplainer (Ying et al. 2019, arXiv:1903.03894, section 6),
-with features like those of a citation graph: every node carries a set of words. A node speaks of the topic of its place
-in the motif, but half of its words are noise, and motifs share topics. So one node says little, a node with its
-neighbours says much, and that is what masked feature prediction can learn.
+In the manner of GNNExplainer's tree and Barabasi-Albert benchmarks (Ying et al. 2019, arXiv:1903.03894),
+with features like those of a citation graph: every node carries a set of words. A node speaks of the topic
+of its place in the motif, but half of its words are noise, and motifs share topics. So one node says
+little, a node with its neighbours says much, and that is what masked feature prediction can learn.
 """
 
 from __future__ import annotations

@@ -53,8 +53,8 @@ class Graph(Transform):
             )
         if edges.numel() and not 0 <= int(edges.min()) <= int(edges.max()) < len(values):
             raise ValueError(
-                f"graph {sample}: column '{self.edges}' names nodes from {int(edges.min())} to {int(edges.max())}, "
-                f"the graph has {len(values)}"
+                f"graph {sample}: column '{self.edges}' names nodes from {int(edges.min())} to "
+                f"{int(edges.max())}, the graph has {len(values)}"
             )
 
     def _simple(self, edges: Tensor, nodes: int) -> Tensor:
