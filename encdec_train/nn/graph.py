@@ -167,7 +167,7 @@ class GatLayer(nn.Module):
 
 
 class GinLayer(nn.Module):
-    """MLP((1 + eps) h + sum of the neighbours): graph isomorphism (Xu et al. 2019, arXiv:1810.00826, eq. 4.1).
+    """MLP((1 + eps) h + sum of the neighbours): graph isomorphism (Xu et al. 2019, arXiv:1810.00826, 4.1).
 
     Args:
         hidden: width between the two linear layers of the MLP; the norm and the activation stand there too.
