@@ -33,7 +33,7 @@ def test_rows_are_graphs() -> None:
 
 
 def test_the_motifs_are_there() -> None:
-    """Every copy brings its nodes and edges, and one edge to the tree; the tree and the copies are connected."""
+    """Every copy brings its nodes, its edges, one edge to the tree, and all is connected."""
     for index, motif in enumerate(MOTIFS):
         row = Motifs(MotifsConfig(rewired=0.0, tree=3, copies=2)).row("train", index)
         size = len(row["features"]) - 2 * len(motif.topics)
