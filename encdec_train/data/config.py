@@ -31,3 +31,10 @@ class ImageDataConfig(DataConfig):
 class AudioDataConfig(DataConfig):
     rate: int = 16000  # samples per second that sounds are brought to
     seconds: float = 1.0  # of one example: longer ones are cut, shorter ones padded
+
+
+@dataclass(kw_only=True)
+class GraphDataConfig(DataConfig):
+    column: str | None = "features"  # column of node features, one list for each node
+    edges: str = "edges"  # column of edges: two lists, sources and destinations
+    features: int = 32  # numbers in the features of a node

@@ -71,8 +71,13 @@ class StepDataset(Dataset[tuple[int, Row]]):
         except (ValueError, OSError) as error:
             raise ValueError(f"row {index} of the data: {error}") from error
         if self.label is not None:
-            row["label"] = Example(values=torch.tensor([int(item[self.label])]), sample=index)
+            row["label"] = Example(values=torch.tensor([_class(item[self.label])]), sample=index)
         return step, row
+
+
+def _class(value: Any) -> int:
+    """A class number; graph data sets wrap it in a list of one."""
+    return int(value[0] if isinstance(value, list) and len(value) == 1 else value)
 
 
 def collate_step(rows: Sequence[tuple[int, Row]]) -> tuple[int, Batch]:

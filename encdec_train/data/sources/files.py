@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from encdec_train.data.columns import COLUMN_KINDS, USUAL, column_kind, content_column, decoding, undecoded
-from encdec_train.data.config import AudioDataConfig, DataConfig, ImageDataConfig
+from encdec_train.data.config import AudioDataConfig, DataConfig, GraphDataConfig, ImageDataConfig
 from encdec_train.data.holdout import held_out
 from encdec_train.data.local import ALLOWED, KINDS, Splits, open_path, reason
 from encdec_train.registry import did_you_mean, sources
@@ -35,7 +35,7 @@ class SoundsConfig(AudioDataConfig):
 
 
 @dataclass(kw_only=True)
-class GraphsConfig(DataConfig):
+class GraphsConfig(GraphDataConfig):
     pass
 
 
