@@ -24,6 +24,7 @@ TRIES = 10  # boxes drawn for a crop before the largest middle one is taken, as 
 @dataclass(kw_only=True)
 class AugmentConfig:
     crops: int = 1  # augmented versions of each picture
+    source: int | None = None  # side that pictures are brought to before they are cut; none: the data set's size
     scale_min: float = 0.08  # least area of a random crop, as a share of the picture; 1: no cropping
     scale_max: float = 1.0  # largest area
     ratio: float = 4 / 3  # aspect of a crop, log-uniform between 1 / ratio and ratio
