@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from encdec_train.rng import key_of
+from encdec_train.rng import key_of, keys_of
 from encdec_train.types import Batch, Sites, Units
 
 
@@ -38,6 +38,11 @@ Row = dict[str, Example | list[Example]]  # view name -> example, or its crops
 def crop_key(sample: int, crop: int) -> int:
     """The random key of one crop of a sample; crop 0 keeps the sample's own."""
     return sample if crop == 0 else key_of(sample, crop)
+
+
+def crop_keys(sample: Tensor, crop: int) -> Tensor:
+    """`crop_key` of a whole tensor of int64 samples, for crops that are cut on the device."""
+    return sample if crop == 0 else keys_of(sample, crop)
 
 
 def collate(rows: Sequence[Row]) -> Batch:
