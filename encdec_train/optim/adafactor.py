@@ -1,8 +1,8 @@
 """Adafactor (Shazeer and Stern 2018, arXiv:1804.04235), torch's version.
 
 Without momentum; second moments of matrices are kept as a row and a column; the step is measured in units of
-each parameter's own root mean square. torch caps the rate at 1 / sqrt(step), so that `lr: 0.01` with a constant
-schedule is 1 / sqrt(max(step, 10^4)), the schedule of T5 (arXiv:1910.10683, section 3.1.2).
+each parameter's own root mean square. torch caps the rate at 1 / sqrt(step), so that `lr: 0.01` with a
+constant schedule is 1 / sqrt(max(step, 10^4)), the schedule of T5 (arXiv:1910.10683, section 3.1.2).
 """
 
 from __future__ import annotations
