@@ -81,7 +81,9 @@ class SpanCorruptionConfig:
         if words.sentinel < 0 or words.eos < 0:
             lacks = "sentinels" if words.sentinel < 0 else "end-of-sequence id"
             raise Mismatch(f"corruption 'span_corruption': the vocabulary of the view has no {lacks}")
-        return replace(sites, length=0)
+        if sites.max_len or sites.length:
+            self.check_sentinels(sites.max_len or sites.length, words)
+        return replace(sites, length=0, max_len=0)
 
     def check(self) -> None:
         if not 0 < self.density < 1:

@@ -87,6 +87,7 @@ def rewrite(
         index = carry(docs.number, -1)
         begins = F.pad(index[:, 1:] != index[:, :-1], (1, 0), value=True)
         place = place - torch.where(begins, place, 0).cummax(1).values
+        place = place % max(1, *lengths)  # the padding may be longer than any document
     new = Sites(
         sample=carry(sites.sample, 0),
         place=place,

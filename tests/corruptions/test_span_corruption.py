@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -275,6 +276,8 @@ def test_too_few_sentinels_are_refused() -> None:
     few = Spec(kind="ids", width=99, vocabulary=Vocabulary(size=99, eos=1, sentinel=98, sentinels=3))
     units = plain([200])
     part = SpanCorruption(SpanCorruptionConfig(), few)
+    with pytest.raises(Mismatch, match="10 spans, the vocabulary has 3"):
+        SpanCorruptionConfig().spec(replace(few, max_len=200))
     with pytest.raises(Mismatch, match="10 spans, the vocabulary has 3"):
         part(units, units.sites, Step({}, Parts({}), Rng(0)), Path())
 

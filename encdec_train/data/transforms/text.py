@@ -262,7 +262,9 @@ class Text(Transform):
         body = tokens if len(tokens) or bos or eos else [known.pad]
         return torch.from_numpy(np.concatenate([bos, body, eos]).astype(np.int64))
 
-    def _fixed(self, ids: torch.Tensor) -> torch.Tensor:
+    def _fixed(self, ids: torch.Tensor) -> torch.Tensor | None:
+        if not self.config.extra:
+            return None  # bare text
         return (ids == self.vocabulary.bos) | (ids == self.vocabulary.eos)
 
     def preprocess(self) -> dict[str, Any]:
