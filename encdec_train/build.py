@@ -204,7 +204,7 @@ def _check_predict(config: TrainConfig, wiring: Wiring, where: str, objective: A
     sites = wiring.outputs[f"sites.{plan_path}"]
     path = wiring.paths[plan_path]
     spec = wiring.outputs[f"path.{objective.memory}"] if objective.memory else None
-    if objective.decoder == "main" and not config.decoder:
+    if objective.decoder == "main" and "main" not in config.decoder:
         objective.decoder = None
     if objective.decoder is not None:
         decoder = _find(config, wiring, where, "decoder", objective.decoder)

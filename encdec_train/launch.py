@@ -11,6 +11,7 @@ from typing import Any
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from encdec_train import recipes_source
@@ -39,7 +40,13 @@ def launch(arguments: Sequence[str]) -> None:
     """Train one run, or with `-m` a sweep."""
     prepare()
     sys.argv = [sys.argv[0], *_flags_first(expand_overrides(arguments))]
+    _failures.clear()
     hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")(_job)()
+    if _failures:
+        raise _failures[0]
+
+
+_failures: list[BaseException] = []  # of a single run: Hydra would print its own lines about them
 
 
 def _flags_first(arguments: Sequence[str]) -> list[str]:
@@ -50,6 +57,16 @@ def _flags_first(arguments: Sequence[str]) -> list[str]:
 
 def _job(composed: DictConfig) -> float:
     """One run inside Hydra, here or in a submitted job; its last loss is what a sweeper sees."""
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        return _one(composed)
+    try:
+        return _one(composed)
+    except BaseException as error:
+        _failures.append(error)
+        return float("nan")
+
+
+def _one(composed: DictConfig) -> float:
     publish()
     overrides = list(HydraConfig.get().overrides.task)
     config = to_config(composed, recipe_of(overrides))

@@ -20,7 +20,7 @@ from encdec_train.types import Path, Plan, Term, Tokens
 class PredictConfig:
     memory: str | None = "main"  # path whose tokens are read
     inputs: str | None = None  # path whose tokens the decoder itself is given
-    decoder: str | None = None  # none: the head reads the memory
+    decoder: str | None = "main"  # none, or no part of this name: the head reads the memory
     head: str = "main"
     target: str = "main"
     loss: str = "main"

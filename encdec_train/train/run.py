@@ -211,7 +211,8 @@ def make_trainer(config: TrainConfig, folder: Path, callbacks: list[Any]) -> Tra
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # teachers are
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
     return Trainer(
         max_epochs=1,
         accelerator=config.trainer.accelerator,

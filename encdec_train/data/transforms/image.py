@@ -86,7 +86,7 @@ class ImageTransform(Transform):
 
 def picture(pixels: np.ndarray, sample: int) -> Example:
     """A whole picture as one unit, so that its pixels carry no places of their own on the way to the device."""
-    values = torch.from_numpy(np.ascontiguousarray(pixels)).reshape(1, -1)
+    values = torch.from_numpy(pixels.copy()).reshape(1, -1)  # Pillow's memory is not writable
     return Example(values=values, sample=sample, grid=tuple(pixels.shape))
 
 
