@@ -194,6 +194,7 @@ class Spec:
     kind: Literal["values", "ids", "vectors"]  # raw values, raw ids, or model vectors
     width: int  # C for values, vocabulary size for ids, D for vectors
     length: int = 0  # N; 0 = varies
+    max_len: int = 0  # static bound on the length of one document; 0 = `length`
     coords: int = 0  # P; 0 = none
     grid: tuple[int, ...] | None = None
     edges: bool = False

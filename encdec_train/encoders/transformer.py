@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from encdec_train.nn.norm import make_norm
 from encdec_train.nn.position import RelativeBias
-from encdec_train.nn.transformer import Block, BlockConfig, init_linear
+from encdec_train.nn.transformer import Block, BlockConfig, init_blocks
 from encdec_train.registry import encoders
 from encdec_train.types import Attend, Mismatch, Spec, Tokens
 
@@ -21,7 +21,7 @@ from encdec_train.types import Attend, Mismatch, Spec, Tokens
 @dataclass(kw_only=True)
 class TransformerConfig(BlockConfig):
     prefix: int = 0  # class and register tokens put before the sites
-    init_std: float | None = None  # of linear weights; none: Xavier uniform
+    init_std: float | None = None  # of linear weights; none: Xavier uniform, or by fan-in
     final_dropout: float = 0.0  # after the last norm (T5)
     layer_drop: float = 0.0  # chance that a block is skipped (Fan et al. 2020, "LayerDrop")
     emit: list[int] = field(default_factory=list)  # blocks whose output is kept in `Tokens.layers`
@@ -55,7 +55,7 @@ class Transformer(nn.Module):
             if config.relative
             else None
         )
-        init_linear(self, config.init_std)
+        init_blocks(self, config, config.init_std)
         if self.tokens is not None:
             nn.init.normal_(self.tokens, std=0.02)
 

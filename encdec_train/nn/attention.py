@@ -137,7 +137,9 @@ def _segments(
     causal = attend is not None and attend.causal
     out = []
     for a, b, c in zip(pieces(q, query), pieces(k, key), pieces(v, key), strict=True):
-        if not len(a) or not len(b):  # the padding of a full row
+        # only padding can be longer than the bias, which covers `max_len` places
+        beyond = bias is not None and max(len(a), len(b)) > bias.shape[-1]
+        if not len(a) or not len(b) or beyond:
             out.append(torch.zeros_like(a))
             continue
         extra = None if bias is None else bias[None, :, : len(a), : len(b)]

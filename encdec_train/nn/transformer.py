@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from encdec_train.nn.attention import attention
 from encdec_train.nn.mlp import Activation, Mlp
 from encdec_train.nn.norm import Norm, make_norm
+from encdec_train.nn.position import RelativeBias
 from encdec_train.types import Attend, Mismatch, Sites
 
 
@@ -36,6 +37,7 @@ class BlockConfig:
     relative: bool = False  # T5's relative bias, shared by all blocks
     buckets: int = 32
     max_distance: int = 128
+    fan_in: bool = False  # weights start normal with deviation 1 / sqrt(fan-in) (T5), else as the part says
 
     def check(self, noun: str) -> None:
         if self.head_width is None and self.width % self.heads:
@@ -181,3 +183,31 @@ def init_linear(module: nn.Module, std: float | None = None) -> None:
                 nn.init.normal_(layer.weight, std=std)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def init_blocks(module: nn.Module, config: BlockConfig, std: float | None = None) -> None:
+    """The start of a stack: by fan-in if its configuration says so, else as `init_linear`."""
+    if config.fan_in:
+        init_fan_in(module, config.width)
+    else:
+        init_linear(module, std)
+
+
+@torch.no_grad()
+def init_fan_in(module: nn.Module, width: int) -> None:
+    """T5's start (the authors' Mesh TensorFlow code, as in transformers' `T5PreTrainedModel._init_weights`).
+
+    Every linear weight is normal with deviation 1 / sqrt(fan-in). Queries are divided by the square root of
+    the head width where attention does not divide; relative biases have deviation 1 / sqrt(width).
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, RelativeBias):
+            nn.init.normal_(layer.table.weight, std=width**-0.5)
+    for layer in module.modules():
+        if isinstance(layer, Attention) and layer.scale is not None:
+            weight = layer.qkv.weight[: layer.inner] if layer.own else layer.q.weight
+            weight.mul_(layer.size**-0.5)

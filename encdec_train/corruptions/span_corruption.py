@@ -1,0 +1,218 @@
+"""Span corruption: spans of text become one sentinel each, and the decoder writes them out.
+
+Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer"
+(arXiv:1910.10683), sections 3.1.4 and 3.3.4, and the authors' code (`random_spans_noise_mask`). A document
+of L tokens has exactly `noise(L)` noise tokens in `spans(L)` spans; noise and text are cut into that many
+segments each, uniformly over all ways to do so, and alternate, beginning with text:
+
+    text     Thank you for inviting me to your party last week
+    source   Thank you <0> me to your party <1> </s>
+    target   <0> for inviting <1> last week </s>
+
+As a document always ends in noise, the closing sentinel of the paper's figure 2 never arises: the authors'
+code, the Hugging Face collator and nanoT5 write none, and neither does this. Lengths depend on L alone, so
+capacities are static.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from encdec_train.nn.rewrite import Documents, documents, rewrite
+from encdec_train.registry import corruptions
+from encdec_train.step import Step
+from encdec_train.types import Attend, Mismatch, Path, Plan, Sites, Spec, Units, Vocabulary
+
+
+@dataclass(kw_only=True)
+class SpanCorruptionConfig:
+    density: float = 0.15  # share of the tokens that is noise
+    mean_length: float = 3.0  # of a noise span, in tokens
+    min_length: int = 10  # shorter documents are left out on both sides: they would only cost capacity
+
+    replies = True  # the plan says what the decoder is given
+
+    def noise(self, length: int) -> int:
+        """Noise tokens in a document of `length` >= 2: rounded half to even, from 1 to all but one."""
+        return min(max(round(length * self.density), 1), length - 1)
+
+    def spans(self, length: int) -> int:
+        """Noise spans, at least one; never more than there are tokens to part them."""
+        noise = self.noise(length)
+        return min(max(round(noise / self.mean_length), 1), length - noise)
+
+    def source(self, length: int) -> int:
+        """Source tokens of a document: its text, a sentinel for each span, the end of sequence."""
+        return length - self.noise(length) + self.spans(length) + 1 if length >= self.min_length else 0
+
+    def target(self, length: int) -> int:
+        """Target tokens of a document: noise, sentinels, the end of sequence."""
+        return self.noise(length) + self.spans(length) + 1 if length >= self.min_length else 0
+
+    def capacity(self, row: int, longest: int, *, packed: bool) -> tuple[int, int]:
+        """Most source and target tokens that a row can give.
+
+        Args:
+            row: N, its tokens.
+            longest: tokens of the longest document.
+            packed: it may hold several documents; then the fullest row is found for 1, 2, ... N tokens.
+        """
+        gains = np.array([[self.source(n), self.target(n)] for n in range(longest + 1)], dtype=np.int64)
+        best = gains.max(0)
+        if packed:
+            filled = np.zeros((row + 1, 2), dtype=np.int64)
+            for n in range(1, row + 1):
+                taken = min(n, longest)  # the last document has 1 to `taken` tokens
+                filled[n] = (filled[n - taken : n] + gains[taken:0:-1]).max(0)
+            best = filled[row]
+        return max(int(best[0]), 1), max(int(best[1]), 1)
+
+    def spec(self, sites: Spec) -> Spec:
+        self.check()
+        raw = sites.raw or sites
+        words = raw.vocabulary
+        if raw.kind != "ids" or words is None:
+            raise Mismatch(f"corruption 'span_corruption' rewrites ids, the view gives {raw.kind}")
+        if words.sentinel < 0 or words.eos < 0:
+            lacks = "sentinels" if words.sentinel < 0 else "end-of-sequence id"
+            raise Mismatch(f"corruption 'span_corruption': the vocabulary of the view has no {lacks}")
+        if sites.max_len or sites.length:
+            self.check_sentinels(sites.max_len or sites.length, words)
+        return replace(sites, length=0, max_len=0)
+
+    def check(self) -> None:
+        if not 0 < self.density < 1:
+            raise Mismatch(f"corruption 'span_corruption'.density: {self.density} is not between 0 and 1")
+        if self.mean_length < 1:
+            raise Mismatch(f"corruption 'span_corruption'.mean_length: {self.mean_length} is below 1")
+        if self.min_length < 2:
+            raise Mismatch(f"corruption 'span_corruption'.min_length: {self.min_length} is below 2")
+
+    def check_sentinels(self, longest: int, words: Vocabulary) -> None:
+        """Raises Mismatch if a document of `longest` tokens needs more sentinels than there are."""
+        need = self.spans(max(longest, 2))
+        if need > words.sentinels:
+            raise Mismatch(
+                f"corruption 'span_corruption': {longest} tokens make {need} spans, the vocabulary has "
+                f"{words.sentinels} sentinels"
+            )
+
+
+@corruptions.register("span_corruption", SpanCorruptionConfig)
+class SpanCorruption(nn.Module):
+    """Rows of documents -> source rows for the encoder, target rows for the decoder, packed as they came.
+
+    The view must hold bare text: what ends a sequence is added here.
+    """
+
+    def __init__(self, config: SpanCorruptionConfig, sites: Spec) -> None:
+        super().__init__()
+        config.spec(sites)
+        words = (sites.raw or sites).vocabulary
+        assert words is not None, "spec refuses a view without a vocabulary"
+        self.config, self.words = config, words
+        self._capacities: dict[tuple[int, int, bool], tuple[int, int]] = {}
+
+    def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
+        if sites.fixed is not None:
+            raise ValueError(
+                "corruption 'span_corruption' ends sequences itself: the view may hold no special tokens"
+            )
+        longest = min(sites.max_len or sites.n, sites.n)
+        room = self.capacity(sites.n, longest, packed=sites.doc is not None)
+        docs = documents(sites, self.config.min_length)
+        bits = step.rng.bits(f"span.{path.draw}", sites.sample, docs.item)
+        noise, first = draw_spans(docs, *self.counts(docs, longest), bits)
+        sentinel = self.words.sentinel - span_index(docs, first)
+        eos = (docs.last, torch.full_like(units.values, self.words.eos))
+
+        source = rewrite(
+            [(~noise | first, torch.where(first, sentinel, units.values)), eos],
+            docs,
+            sites,
+            [self.config.source(n) for n in range(longest + 1)],
+            room=room[0],
+            pad=self.words.pad,
+        )
+        target = rewrite(
+            [(first, sentinel), (noise, units.values), eos],
+            docs,
+            sites,
+            [self.config.target(n) for n in range(longest + 1)],
+            room=room[1],
+            pad=self.words.pad,
+        )
+        return Plan(inputs=source, sites=source.sites, reply=self.reply(target))
+
+    def capacity(self, row: int, longest: int, *, packed: bool) -> tuple[int, int]:
+        """`config.capacity`, remembered."""
+        key = (row, longest, packed)
+        if key not in self._capacities:
+            self.config.check_sentinels(longest, self.words)
+            self._capacities[key] = self.config.capacity(row, longest, packed=packed)
+        return self._capacities[key]
+
+    def counts(self, docs: Documents, longest: int) -> tuple[Tensor, Tensor]:
+        """(B,N) int64 twice: noise tokens and spans of the document; 0 where it is left out."""
+        lengths = range(2, longest + 1)
+        table = [[0, 0, *map(self.config.noise, lengths)], [0, 0, *map(self.config.spans, lengths)]]
+        noise, spans = torch.tensor(table, device=docs.length.device)[:, docs.length]
+        return noise, spans
+
+    def reply(self, target: Units) -> Plan:
+        """The decoder reads each target shifted right, after the padding id, which is how T5 begins."""
+        shifted = F.pad(target.values, (1, 0), value=self.words.pad)[:, :-1]
+        shifted = torch.where(target.sites.place == 0, self.words.pad, shifted)
+        real = target.sites.valid
+        return Plan(
+            inputs=replace(target, values=shifted),
+            sites=target.sites,
+            weight=None if real is None else real.flatten().float(),
+            targets=target,
+            attend=Attend(causal=True),
+        )
+
+
+def draw_spans(docs: Documents, noise: Tensor, spans: Tensor, bits: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut the noise and the text of every document into `spans` segments each and let them alternate.
+
+    The sites of a document first stand for its items, noise before text. Among the items of one kind but the
+    first, the `spans` - 1 that rank lowest in the draw begin a new segment: every composition is as likely.
+
+    Args:
+        docs: the documents.
+        noise: (B,N) int64, noise tokens of the site's document.
+        spans: (B,N) int64, noise spans of the site's document.
+        bits: (B,N) int64 random bits for (document, item).
+
+    Returns:
+        (B,N) bool twice: noise, and the first token of each noise span.
+    """
+    is_noise = docs.item < noise
+    item = torch.where(is_noise, docs.item, docs.item - noise)
+    here = torch.arange(item.shape[1], device=item.device).expand_as(item)
+    group = (
+        2 * docs.number + (~is_noise).long()
+    )  # rises along the row, so a group's ranks begin where it does
+    lot = torch.where(item == 0, 2**40 - 1, (bits >> 24) & (2**40 - 1))
+    order = ((group << 40) | lot).argsort(dim=1, stable=True)
+    rank = torch.empty_like(order).scatter_(1, order, here) - (here - item)
+    begins = (item == 0) | (rank < spans - 1)
+    count = begins.long().cumsum(1)
+    segment = count - count.gather(1, here - item)
+    # documents in their order, segments in theirs, text before noise, items in theirs
+    text = ((docs.number * item.shape[1] + segment) * 2 + is_noise.long()).argsort(dim=1, stable=True)
+    return is_noise.gather(1, text), (is_noise & begins).gather(1, text)
+
+
+def span_index(docs: Documents, first: Tensor) -> Tensor:
+    """(B,N) int64: number of the latest span in its document, from 0; -1 before the first."""
+    count = first.long().cumsum(1)
+    here = torch.arange(first.shape[1], device=first.device).expand_as(count)
+    start = here - docs.item  # a document begins with text, so no span begins there
+    return count - count.gather(1, start) - 1

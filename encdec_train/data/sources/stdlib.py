@@ -1,0 +1,37 @@
+"""Source code out of the box: the functions and classes of the standard library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import datasets
+
+from encdec_train.data.config import DataConfig
+from encdec_train.data.standard_library import MODULES, definitions, modules, split_rows
+from encdec_train.registry import sources
+
+
+@dataclass(kw_only=True)
+class StdlibConfig(DataConfig):
+    column: str | None = "text"
+    shortest: int = 80  # characters; shorter definitions are left out
+
+
+@sources.register("stdlib", StdlibConfig)
+class Stdlib:
+    """Rows of `text` (a top-level function or class) and `label` (its module)."""
+
+    def __init__(self, config: StdlibConfig) -> None:
+        self.config = config
+
+    def __call__(self, split: str) -> datasets.Dataset:
+        rows = [
+            (module, text)
+            for module, tree, source in modules()
+            for text in definitions(tree, source)
+            if len(text) >= self.config.shortest
+        ]
+        features = datasets.Features(
+            text=datasets.Value("string"), label=datasets.ClassLabel(names=list(MODULES))
+        )
+        return datasets.Dataset.from_dict(split_rows(rows, split, list(MODULES)), features=features)

@@ -1,0 +1,75 @@
+"""The standard library as text: a corpus that is present wherever Python is installed, and needs no download.
+
+Files are read in a fixed order from a fixed list of modules, so that a given Python version always gives the same
+rows.
+"""
+
+from __future__ import annotations
+
+import ast
+import sysconfig
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+# Pure Python in every supported version, not split off by Linux distributions, and with something to say.
+MODULES = (
+    "argparse", "asyncio", "codecs", "collections", "concurrent", "configparser", "difflib", "doctest",
+    "email", "enum", "ftplib", "functools", "http", "importlib", "inspect", "ipaddress",
+    "json", "logging", "multiprocessing", "optparse", "os", "pathlib", "pdb", "pickletools", "platform",
+    "pydoc", "random", "shutil", "smtplib", "socketserver", "ssl", "statistics", "subprocess", "tarfile",
+    "threading", "traceback", "typing", "unittest", "urllib", "wsgiref", "xml", "xmlrpc", "zipfile",
+)  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def modules() -> tuple[tuple[str, ast.Module, str], ...]:
+    """(module, syntax tree, source code) of every file of the listed modules, in a fixed order; parsed once.
+
+    Raises:
+        FileNotFoundError: this Python was installed without the source code of its standard library.
+    """
+    root = Path(sysconfig.get_path("stdlib"))
+    files = [(module, file.read_text("utf-8")) for module in MODULES for file in _files(root, module)]
+    if not files:
+        raise FileNotFoundError(
+            f"this Python has no source code of its standard library in '{root}': set data.path to your own text"
+        )
+    return tuple((module, ast.parse(source), source) for module, source in files)
+
+
+def _files(root: Path, module: str) -> list[Path]:
+    package = root / module
+    if package.is_dir():
+        inside = (file for file in package.rglob("*.py") if "test" not in file.relative_to(root).parts)
+        return sorted(inside, key=lambda file: file.relative_to(root).as_posix())
+    file = root / f"{module}.py"
+    return [file] if file.is_file() else []
+
+
+def docstrings(tree: ast.Module) -> Iterator[str]:
+    """The docstrings of a file, of its classes and of its functions, in the order of the text."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node)
+            if text:
+                yield text
+
+
+def definitions(tree: ast.Module, source: str) -> Iterator[str]:
+    """The source code of every top-level function and class, as it is written."""
+    lines = source.splitlines(keepends=True)
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            yield "".join(lines[first - 1 : node.end_lineno])
+
+
+def split_rows(rows: list[tuple[str, str]], split: str, classes: list[str]) -> dict[str, list[Any]]:
+    """Columns `text` and `label` of one split: rows that repeat are left out, every tenth is for the test."""
+    seen: set[str] = set()
+    unique = [row for row in rows if not (row[1] in seen or seen.add(row[1]))]  # type: ignore[func-returns-value]
+    number = {name: i for i, name in enumerate(classes)}
+    chosen = [row for i, row in enumerate(unique) if (i % 10 == 9) == (split == "test")]
+    return {"text": [text for _, text in chosen], "label": [number[name] for name, _ in chosen]}

@@ -1,0 +1,285 @@
+"""Text to rows of token ids: tokenise once, cut long documents, pack short ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from encdec_train.data.config import DataConfig
+from encdec_train.data.example import Example, Row
+from encdec_train.data.packing import pack, shuffled
+from encdec_train.data.tokenizers import TokenizerKind, load, read_vocabulary, save, train, vocabulary
+from encdec_train.data.tokens import Documents, TokenRows, encode, texts
+from encdec_train.data.transform import Transform
+from encdec_train.registry import transforms
+from encdec_train.rng import Rng
+from encdec_train.types import Mismatch, Spec, Vocabulary
+
+
+class Layout(Enum):
+    """How documents become training rows."""
+
+    packed = "packed"  # several documents in a row; none reads another
+    joined = "joined"  # documents run into each other and are cut into full rows (T5, GPT)
+    padded = "padded"  # one document in a row, filled up to the longest of the batch
+
+
+@dataclass(kw_only=True)
+class TextConfig:
+    kind: TokenizerKind = TokenizerKind.wordpiece  # of the tokenizer that is trained
+    vocabulary: int | None = (
+        8192  # rows of the token table; none: as many as the tokenizer at `tokenizer` has
+    )
+    sentinels: int = 0  # tokens <extra_id_0>, ... for span corruption
+    tokenizer: str | None = None  # a tokenizer.json that exists; none: train one on the training rows
+    fit_rows: int = 100_000  # at most so many rows, evenly spread, teach the tokenizer
+    layout: Layout = Layout.packed
+    length: int = 128  # tokens of a row; one document alone is cut to it
+    max_document: int | None = None  # tokens of one document, special ones included; none: `length`
+    min_document: int = 4  # tokens, special ones excluded; shorter documents and remainders are left out
+    cut: bool = True  # longer documents become several; else only their beginning is kept
+    bos: bool = True  # begin every document with [CLS] or <s>
+    eos: bool = True  # end it with [SEP] or </s>
+    seed: int = 0  # of the order in which documents are packed or joined
+
+    @property
+    def document(self) -> int:
+        return self.length if self.max_document is None else self.max_document
+
+    @property
+    def extra(self) -> int:
+        """Special tokens of each document."""
+        return self.bos + self.eos
+
+    def check(self) -> None:
+        least = self.extra + 1
+        if not least <= self.document <= self.length:
+            raise Mismatch(
+                f"transform 'text'.max_document: {self.document} is not between {least} and length={self.length}"
+            )
+        if self.sentinels < 0:
+            raise Mismatch(f"transform 'text'.sentinels: {self.sentinels} is below 0")
+        if self.min_document < 1:
+            raise Mismatch(f"transform 'text'.min_document: {self.min_document} is below 1")
+        if self.tokenizer is None and self.vocabulary is None:
+            raise Mismatch("transform 'text'.vocabulary: give a size, or a tokenizer to take it from")
+
+
+@transforms.register("text", TextConfig)
+class Text(Transform):
+    """View "text": ids (N,), the special ones fixed.
+
+    An item is a row of pieces. Random keys belong to documents, not to rows, so a document gets the same masks in
+    any layout that keeps it whole.
+    """
+
+    config: TextConfig
+
+    def __init__(self, config: TextConfig, data: DataConfig) -> None:
+        super().__init__(config, data)
+        self._vocabulary: Vocabulary | None = None
+        self._tokenizer: Tokenizer | None = None
+        self.folder: Path | None = None
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Known before any text is read."""
+        if self._vocabulary is None:
+            config = self.config
+            config.check()
+            if config.tokenizer is not None:
+                self._vocabulary = read_vocabulary(load(config.tokenizer), config.vocabulary)
+            else:
+                assert config.vocabulary is not None, "check() wants a size or a tokenizer"
+                self._vocabulary = vocabulary(config.kind, config.vocabulary, config.sentinels)
+            self._check_roles(self._vocabulary)
+        return self._vocabulary
+
+    def _check_roles(self, found: Vocabulary) -> None:
+        for role in ("bos", "eos"):
+            if getattr(self.config, role) and getattr(found, role) < 0:
+                raise Mismatch(f"transform 'text'.{role}: the tokenizer has no such token; set it to false")
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        if self._tokenizer is None:
+            raise RuntimeError("transform 'text' has no tokenizer before fit()")
+        return self._tokenizer
+
+    def specs(self) -> dict[str, Spec]:
+        config, known = self.config, self.vocabulary
+        even = config.layout is not Layout.padded
+        joined = config.layout is Layout.joined
+        return {
+            "text": Spec(
+                kind="ids",
+                width=known.size,
+                length=config.length if even else 0,
+                max_len=config.length if joined else config.document,
+                vocabulary=known,
+            )
+        }
+
+    def fit(self, rows: Sequence[dict[str, Any]], folder: Path) -> None:
+        """Load the tokenizer, or train it on the rows; `folder/tokenizer.json` keeps it either way."""
+        config, file = self.config, folder / "tokenizer.json"
+        if file.is_file():
+            tokenizer = load(file)
+        elif config.tokenizer is not None:
+            tokenizer = load(config.tokenizer)
+        else:
+            sample = self._sample(rows)
+            tokenizer = train(sample, config.kind, self.vocabulary.size, config.sentinels)
+        found = read_vocabulary(tokenizer, self.vocabulary.size)
+        if found != self.vocabulary:
+            raise Mismatch(f"the tokenizer in '{file}' has {found}, the configuration says {self.vocabulary}")
+        if not file.is_file():
+            save(tokenizer, file)
+        tokenizer.encode_special_tokens = True  # "[MASK]" in a text is text
+        self._tokenizer, self.folder = tokenizer, folder
+
+    def _sample(self, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+        if not len(rows):
+            raise ValueError("transform 'text': there are no rows to train a tokenizer on")
+        every = -(-len(rows) // self.config.fit_rows)
+        seen = 0
+        for batch in texts(rows, self.column(rows)):
+            yield from batch[-seen % every :: every]
+            seen += len(batch)
+
+    def column(self, rows: Sequence[dict[str, Any]]) -> str:
+        """The column that `data.column` names, else "text", else the first that holds a string."""
+        row = rows[0]
+        if self.data.column is not None:
+            if self.data.column not in row:
+                raise ValueError(f"data.column: '{self.data.column}' is not among {', '.join(row)}")
+            return self.data.column
+        names = [name for name, value in row.items() if isinstance(value, str)]
+        if not names:
+            raise ValueError(f"transform 'text': none of the columns {', '.join(row)} holds text")
+        return "text" if "text" in names else names[0]
+
+    def items(self, rows: Sequence[dict[str, Any]], *, clean: bool) -> TokenRows:
+        """Rows of pieces. `clean`: the beginning of every document, one per row, in order."""
+        documents = encode(rows, self.column(rows), self.tokenizer, self.folder)
+        config = self.config
+        if clean:
+            length = np.minimum(documents.lengths, config.length - config.extra)
+            return _single(documents.tokens, documents.bounds[:-1], length)
+        if config.layout is Layout.joined:
+            return self._joined(documents)
+        start, length = self._chunks(documents)
+        if not len(start):
+            raise ValueError(f"transform 'text': no document has min_document={config.min_document} tokens")
+        if config.layout is Layout.padded:
+            return _single(documents.tokens, start, length)
+        packed = pack(length + config.extra, config.length, shuffled(len(length), config.seed))
+        order = np.concatenate([np.asarray(row, np.int64) for row in packed])
+        bounds = np.cumsum([0, *(len(row) for row in packed)], dtype=np.int64)
+        return TokenRows(documents.tokens, start[order], length[order], order, bounds)
+
+    def _chunks(self, documents: Documents) -> tuple[np.ndarray, np.ndarray]:
+        """(P,) starts and (P,) lengths of what the documents are cut into, in their order."""
+        body = self.config.document - self.config.extra
+        lengths = documents.lengths
+        parts = -(-lengths // body) if self.config.cut else np.minimum(lengths, 1)
+        owner = np.repeat(np.arange(len(lengths)), parts)
+        offset = (np.arange(len(owner)) - np.repeat(np.cumsum(parts) - parts, parts)) * body
+        length = np.minimum(lengths[owner] - offset, body)
+        kept = length >= self.config.min_document
+        return (documents.bounds[:-1][owner] + offset)[kept], length[kept]
+
+    def _joined(self, documents: Documents) -> TokenRows:
+        """One stream of the shuffled documents, in full rows; what is left at the end is dropped."""
+        config, known = self.config, self.vocabulary
+        bos, eos = ([known.bos] if config.bos else []), ([known.eos] if config.eos else [])
+        pieces: list[Any] = []
+        for i in shuffled(len(documents.bounds) - 1, config.seed):
+            a, b = documents.bounds[i], documents.bounds[i + 1]
+            if b - a >= config.min_document:
+                pieces += [bos, documents.tokens[a:b], eos]
+        stream = np.concatenate([np.zeros(0, np.int32), *(np.asarray(piece, np.int32) for piece in pieces)])
+        rows = len(stream) // config.length
+        if not rows:
+            raise ValueError(
+                f"transform 'text': {len(stream)} tokens do not fill one row of length={config.length}"
+            )
+        start = np.arange(rows, dtype=np.int64) * config.length
+        return _single(stream, start, np.full(rows, config.length, np.int64))
+
+    def __call__(self, item: list[tuple[np.ndarray, int]], sample: int, rng: Rng, *, clean: bool) -> Row:
+        layout = Layout.padded if clean else self.config.layout
+        if layout is Layout.packed:
+            return {"text": self._packed(item)}
+        tokens, key = item[0]
+        ids = torch.from_numpy(tokens.astype(np.int64)) if layout is Layout.joined else self._document(tokens)
+        return {
+            "text": Example(
+                values=ids,
+                sample=sample if clean else key,
+                fixed=self._fixed(ids),
+                max_len=self.config.length if layout is Layout.joined or clean else self.config.document,
+            )
+        }
+
+    def _packed(self, item: list[tuple[np.ndarray, int]]) -> Example:
+        """Documents side by side; the padding at the end of the row is a segment of its own."""
+        n = self.config.length
+        ids = torch.full((n,), self.vocabulary.pad, dtype=torch.int64)
+        doc = torch.full((n,), -1, dtype=torch.int64)
+        sample, place = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.int64)
+        segments, at = [], 0
+        for number, (tokens, key) in enumerate(item):
+            document = self._document(tokens)
+            here = slice(at, at + len(document))
+            ids[here], doc[here], sample[here] = document, number, key
+            place[here] = torch.arange(len(document))
+            segments.append(len(document))
+            at += len(document)
+        place[at:] = torch.arange(n - at) % self.config.document  # within the table of positions
+        return Example(
+            values=ids,
+            sample=sample,
+            place=place,
+            fixed=self._fixed(ids),
+            doc=doc,
+            segments=[*segments, n - at],
+            max_len=self.config.document,
+        )
+
+    def _document(self, tokens: np.ndarray) -> torch.Tensor:
+        """(n,) int64: the piece between its special tokens; nothing at all is one padding token."""
+        known = self.vocabulary
+        bos, eos = ([known.bos] if self.config.bos else []), ([known.eos] if self.config.eos else [])
+        body = tokens if len(tokens) or bos or eos else [known.pad]
+        return torch.from_numpy(np.concatenate([bos, body, eos]).astype(np.int64))
+
+    def _fixed(self, ids: torch.Tensor) -> torch.Tensor | None:
+        if not self.config.extra:
+            return None  # bare text
+        return (ids == self.vocabulary.bos) | (ids == self.vocabulary.eos)
+
+    def preprocess(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "transform": "text",
+            "length": config.length,
+            "bos": config.bos,
+            "eos": config.eos,
+            "vocabulary": vars(self.vocabulary),
+            "tokenizer": json.loads(self.tokenizer.to_str()),
+        }
+
+
+def _single(tokens: np.ndarray, start: np.ndarray, length: np.ndarray) -> TokenRows:
+    """One piece in each row, its number the key."""
+    count = len(start)
+    return TokenRows(tokens, start, length, np.arange(count), np.arange(count + 1))

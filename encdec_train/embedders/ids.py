@@ -1,0 +1,106 @@
+"""A table of vectors for ids: words, codes, atoms, categories.
+
+With `place` positions, token types and a norm it is BERT's input (Devlin et al. 2019, figure 2); with none of them T5's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from encdec_train.nn.mask import MaskVector
+from encdec_train.nn.norm import Norm, make_norm
+from encdec_train.nn.position import sincos
+from encdec_train.registry import embedders
+from encdec_train.types import Mismatch, Plan, Sites, Spec, Tokens, Units, gather_rows
+
+
+class IdsPosition(Enum):
+    """What marks where a token stands in its document."""
+
+    none = "none"  # left to the encoder (relative bias, rotation)
+    learned = "learned"  # one vector for each place
+    sincos = "sincos"  # Vaswani et al. 2017, section 3.5
+
+
+@dataclass(kw_only=True)
+class IdsConfig:
+    width: int | None = None  # none: the width of the encoder that reads it
+    position: IdsPosition = IdsPosition.none
+    positions: int | None = None  # places that have a learned vector; none: as many as a document can have
+    types: int = 0  # rows of a token type table (2 in BERT), whose first is added everywhere
+    norm: Norm = Norm.none  # after the sum
+    eps: float = 1e-12  # of the norm
+    dropout: float = 0.0  # after the norm
+    init_std: float = 0.02  # of all tables
+
+    def places(self, view: Spec) -> int:
+        """Rows of the learned position table."""
+        return self.positions or view.max_len or view.length
+
+    def spec(self, view: Spec) -> Spec:
+        if view.kind != "ids":
+            raise Mismatch(f"embedder 'ids' needs ids, the view gives {view.kind}")
+        if not 0 <= self.dropout < 1:
+            raise Mismatch(f"embedder 'ids'.dropout: {self.dropout} is not in [0, 1)")
+        if self.types < 0:
+            raise Mismatch(f"embedder 'ids'.types: {self.types} is below 0")
+        self._check_places(view)
+        width = self.width or view.width
+        return replace(view, kind="vectors", width=width, features=width, raw=view)
+
+    def _check_places(self, view: Spec) -> None:
+        if self.position is not IdsPosition.learned:
+            return
+        needed, given = view.max_len or view.length, self.places(view)
+        if not given:
+            raise Mismatch("embedder 'ids'.positions: the view's documents have no bound, so give a number")
+        if needed > given:
+            raise Mismatch(
+                f"embedder 'ids'.positions: {given}, but the view's documents have {needed} places"
+            )
+
+
+@embedders.register("ids", IdsConfig)
+class Ids(nn.Module):
+    """Ids (B,N) -> (B,K or N,D). `table` is what a tied head reads."""
+
+    def __init__(self, config: IdsConfig, view: Spec, *, mask: bool) -> None:
+        super().__init__()
+        self.config, width = config, config.spec(view).width
+        learned = config.position is IdsPosition.learned
+        self.table = nn.Embedding(view.width, width)
+        self.positions = nn.Embedding(config.places(view), width) if learned else None
+        self.types = nn.Embedding(config.types, width) if config.types else None
+        self.norm = make_norm(config.norm, width, config.eps)
+        for table in (self.table, self.positions, self.types):
+            if table is not None:
+                nn.init.normal_(table.weight, std=config.init_std)
+        self.mask = MaskVector(width, config.init_std) if mask else None
+
+    def sites(self, units: Units) -> Sites:
+        return units.sites
+
+    def features(self, units: Units, sites: Sites, keep: Tensor | None) -> Tensor:
+        """(B,K or N,D)."""
+        return self.table(units.values if keep is None else gather_rows(units.values, keep))
+
+    def place(self, features: Tensor, plan: Plan) -> Tokens:
+        x, sites = features, plan.sites
+        if plan.replace is not None and self.mask is not None:
+            x = self.mask(x, plan.replace)
+        if plan.keep is not None:
+            sites = sites.take(plan.keep)
+        if self.positions is not None:
+            x = x + self.positions(sites.place)
+        elif self.config.position is IdsPosition.sincos:
+            x = x + sincos(sites.place[..., None], x.shape[-1]).to(x.dtype)
+        if self.types is not None:
+            x = x + self.types.weight[0]
+        x = self.norm(x)
+        if self.config.dropout:
+            x = F.dropout(x, self.config.dropout, self.training)
+        return Tokens(x=x, sites=sites)

@@ -1,0 +1,112 @@
+"""Rewriting rows of documents into rows of another, fixed capacity: no size depends on data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from encdec_train.types import Sites, Units
+
+
+class Documents(NamedTuple):
+    """The documents of rows, told at every site. The padding of a row counts as one more, of length 0."""
+
+    number: Tensor  # (B,N) int64 which document of the row: 0, 1, ...
+    item: Tensor  # (B,N) int64 place within the document
+    length: Tensor  # (B,N) int64 sites of the document; 0 for padding and for documents that are left out
+
+    @property
+    def real(self) -> Tensor:
+        """(B,N) bool: sites of documents that are not left out."""
+        return self.length > 0
+
+    @property
+    def last(self) -> Tensor:
+        """(B,N) bool: the last site of each document."""
+        return self.real & (self.item == self.length - 1)
+
+
+def documents(sites: Sites, shortest: int) -> Documents:
+    """Which site belongs to which document. Those with fewer than `shortest` sites are left out: length 0."""
+    doc = sites.doc if sites.doc is not None else torch.where(sites.real(), 0, -1)
+    begins = F.pad(doc[:, 1:] != doc[:, :-1], (1, 0), value=True)
+    here = torch.arange(sites.n, device=doc.device).expand_as(doc)
+    start = torch.where(begins, here, 0).cummax(1).values
+    index = begins.long().cumsum(1) - 1
+    lengths = torch.zeros_like(doc).scatter_add_(1, index, (doc >= 0).long())
+    lengths = torch.where(lengths < shortest, 0, lengths)
+    return Documents(index, here - start, lengths.gather(1, index))
+
+
+def rewrite(
+    writes: Sequence[tuple[Tensor, Tensor]],
+    docs: Documents,
+    sites: Sites,
+    lengths: Sequence[int],
+    *,
+    room: int,
+    pad: int,
+) -> Units:
+    """Write the new rows from left to right.
+
+    Args:
+        writes: pairs of (B,N) bool and (B,N) ids. Each site writes those of its ids whose flag is True, in
+            this order.
+        docs: the documents of the old rows; the new ones hold the same, in the same order.
+        sites: the old sites.
+        lengths: what a document of 0, 1, ... sites becomes; must agree with `writes`.
+        room: capacity of the new rows. What does not fit is cut off.
+        pad: id that fills the rest.
+
+    Returns:
+        Units of (B,room) ids. Rows that held packed documents are packed again.
+    """
+    flags = torch.stack([flag & docs.real for flag, _ in writes], 2).flatten(
+        1
+    )  # (B,N*writes) in order of writing
+    count = flags.long().cumsum(1)
+    slot = torch.where(flags, count - 1, room).clamp_max(room)  # one slot more takes what is not written
+
+    def put(fields: Sequence[Tensor], fill: int) -> Tensor:
+        row = fields[0].new_full((slot.shape[0], room + 1), fill)
+        return row.scatter_(1, slot, torch.stack(list(fields), 2).flatten(1))[:, :room]
+
+    def carry(field: Tensor, fill: int) -> Tensor:
+        return put([field] * len(writes), fill)
+
+    used = count[:, -1:]
+    packed = sites.doc is not None
+    place = torch.arange(room, device=slot.device).expand(slot.shape[0], -1)
+    full = not packed and sites.valid is None and lengths[sites.n] == room
+    valid = None if full else place < used
+    if packed:
+        index = carry(docs.number, -1)
+        begins = F.pad(index[:, 1:] != index[:, :-1], (1, 0), value=True)
+        place = place - torch.where(begins, place, 0).cummax(1).values
+        place = place % max(1, *lengths)  # the padding may be longer than any document
+    new = Sites(
+        sample=carry(sites.sample, 0),
+        place=place,
+        valid=valid,
+        doc=None if sites.doc is None else carry(sites.doc, -1),
+        cu_seqlens=_bounds(sites, lengths, room, used),
+        max_len=max(lengths),
+    )
+    return Units(values=put([ids for _, ids in writes], pad), sites=new)
+
+
+def _bounds(sites: Sites, lengths: Sequence[int], room: int, used: Tensor) -> Tensor | None:
+    """(S+1,) int32: bounds of the new documents; the last segment of each row is its padding, maybe empty."""
+    if sites.cu_seqlens is None:
+        return None
+    ends, old = sites.cu_seqlens[1:].long(), sites.cu_seqlens.diff().long()
+    following = F.pad(ends[1:], (0, 1), value=-1)
+    padding = (ends % sites.n == 0) & (following != ends)
+    left = room - used[(ends - 1).div(sites.n, rounding_mode="floor"), 0]
+    table = torch.tensor(lengths, device=ends.device)
+    new = torch.where(padding, left, table[torch.where(padding, 0, old)])
+    return F.pad(new.cumsum(0), (1, 0)).int()
