@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 
 from encdec_train.report.table import number
@@ -13,6 +14,7 @@ Points = Sequence[tuple[float, float]]
 MOST = 1000  # points of one curve in the page
 WIDTH, HEIGHT = 420, 220
 NOISY = 40  # points from which on a curve is smoothed
+WIDE = 6  # ratio of values from which on the scale is logarithmic, so that a high start hides nothing
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 22  # margins around the plot
 
 
@@ -50,9 +52,15 @@ def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
     return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def chart(
-    title: str, points: Points, *, zero: bool = False, exact: bool = False, stages: Sequence[float] = ()
-) -> str:
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten within [low, high], and two and five times them where that is not too many."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    factors = (1, 2, 5) if math.log10(high / low) < 2.5 else (1,)
+    ticks = [factor * 10.0**power for power in powers for factor in factors]
+    return [tick for tick in ticks if low <= tick <= high]
+
+
+def chart(title: str, points: Points, *, zero: bool = False, exact: bool = False, stages: Sequence[float] = ()) -> str:
     """A figure of one curve over the steps, or nothing where there are no two finite points.
 
     Args:
@@ -65,19 +73,20 @@ def chart(
     drawn = thin(points)
     if len(drawn) < 2:
         return ""
-    bounds = _bounds(drawn, zero=zero)
-    body = [_grid(bounds), *(_stage(step, bounds) for step in stages)]
+    axes = _axes(drawn, zero=zero)
+    body = [_grid(axes), *(_stage(step, axes) for step in stages)]
     if len(drawn) >= NOISY and not exact:
-        body += [_polyline("raw", drawn, bounds), _polyline("line", smooth(drawn, len(drawn) // 20), bounds)]
+        body += [_polyline("raw", drawn, axes), _polyline("line", smooth(drawn, len(drawn) // 20), axes)]
     else:
-        body.append(_polyline("line", drawn, bounds))
-    x, y = _place(drawn[-1], bounds)
+        body.append(_polyline("line", drawn, axes))
+    x, y = axes.place(*drawn[-1])
     body.append(f'<circle class="now" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>')
     lost = len(points) - sum(math.isfinite(y) for _, y in points)
     ends = [f"{number(value)} at step {number(int(step))}" for step, value in (drawn[0], drawn[-1])]
     said = f"{title}: {', '.join(ends)}"
     named = f"at most {number(max(y for _, y in drawn))}" if exact else number(drawn[-1][1])
-    note = f"; {lost} values were not finite" if lost else ""
+    note = " · log scale" if axes.log else ""
+    note += f" · {lost} values were not finite" if lost else ""
     return (
         f"<figure><figcaption><b>{escape(title)}</b> · {named}{note}</figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(said + note)}">'
@@ -86,33 +95,44 @@ def chart(
     )
 
 
-Bounds = tuple[float, float, float, float]  # least and greatest step, least and greatest value
+@dataclass(frozen=True)
+class Axes:
+    """Least and greatest step and value; `log`: equal ratios of values are equal heights."""
+
+    x0: float
+    x1: float
+    y0: float
+    y1: float
+    log: bool = False
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """Where a point lies in the figure."""
+        y0, y1 = self.y0, self.y1
+        if self.log:
+            y, y0, y1 = math.log10(y), math.log10(y0), math.log10(y1)
+        across = (x - self.x0) / (self.x1 - self.x0 or 1.0)
+        up = (y - y0) / (y1 - y0)
+        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
 
 
-def _bounds(points: Points, *, zero: bool) -> Bounds:
+def _axes(points: Points, *, zero: bool) -> Axes:
     xs, ys = [x for x, _ in points], [y for _, y in points]
     low, high = min(ys), max(ys)
+    if not zero and low > 0 and high > WIDE * low:
+        return Axes(min(xs), max(xs), low / 1.1, high * 1.1, log=True)
     room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
     low = 0.0 if zero and low >= 0 else low - room
-    return min(xs), max(xs), low, high + room
+    return Axes(min(xs), max(xs), low, high + room)
 
 
-def _place(point: tuple[float, float], bounds: Bounds) -> tuple[float, float]:
-    x0, x1, y0, y1 = bounds
-    across = (point[0] - x0) / (x1 - x0 or 1.0)
-    up = (point[1] - y0) / (y1 - y0)
-    return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
-
-
-def _grid(bounds: Bounds) -> str:
-    x0, x1, y0, y1 = bounds
+def _grid(axes: Axes) -> str:
     out = [f'<text x="{LEFT - 7}" y="{HEIGHT - 5}" text-anchor="end">step</text>']
-    for value in nice_ticks(y0, y1):
-        y = _place((x0, value), bounds)[1]
+    for value in log_ticks(axes.y0, axes.y1) if axes.log else nice_ticks(axes.y0, axes.y1):
+        y = axes.place(axes.x0, value)[1]
         out.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         out.append(f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{_label(value)}</text>')
-    for value in nice_ticks(x0, x1):
-        x = _place((value, y0), bounds)[0]
+    for value in nice_ticks(axes.x0, axes.x1):
+        x = axes.place(value, axes.y0 or axes.y1)[0]
         anchor = "end" if x > WIDTH - RIGHT - 15 else "middle"
         out.append(f'<text x="{x:.1f}" y="{HEIGHT - 5}" text-anchor="{anchor}">{_label(value)}</text>')
     return "".join(out)
@@ -130,11 +150,11 @@ def _label(value: float) -> str:
     return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
 
 
-def _polyline(name: str, points: Points, bounds: Bounds) -> str:
-    places = " ".join(f"{x:.1f},{y:.1f}" for x, y in (_place(point, bounds) for point in points))
+def _polyline(name: str, points: Points, axes: Axes) -> str:
+    places = " ".join(f"{x:.1f},{y:.1f}" for x, y in (axes.place(*point) for point in points))
     return f'<polyline class="{name}" points="{places}"/>'
 
 
-def _stage(step: float, bounds: Bounds) -> str:
-    x = _place((step, bounds[2]), bounds)[0]
+def _stage(step: float, axes: Axes) -> str:
+    x = axes.place(step, axes.y1)[0]
     return f'<line class="stage" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'

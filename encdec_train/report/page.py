@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import pairwise
 from pathlib import Path
@@ -61,6 +61,14 @@ def write_report(run: Path) -> Path:
     return out
 
 
+def report_command(arguments: Sequence[str]) -> int:
+    """`encdec-train report RUN`."""
+    if len(arguments) != 1:
+        raise ValueError(f"usage: encdec-train report RUN; given: {' '.join(arguments) or 'nothing'}")
+    print(write_report(Path(arguments[0])))
+    return 0
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
@@ -75,9 +83,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl`. A last line without its end is one that a killed run was writing."""
     if not path.is_file():
         return []
-    whole = [
-        line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")
-    ]
+    whole = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
     try:
         return [json.loads(line) for line in whole if line.strip()]
     except json.JSONDecodeError as error:
@@ -95,8 +101,7 @@ def _head(summary: dict[str, Any], run: Path, lines: list[dict[str, Any]]) -> st
     scale = f'<p class="soft">scale={escape(str(summary["scale"]))}</p>' if summary.get("scale") else ""
     verdict = f"<p>{escape(_verdict(summary['verdict']))}</p>" if summary.get("verdict") else ""
     facts = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
-        for name, value in _facts(summary, lines)
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in _facts(summary, lines)
     )
     return (
         f"<header><h1>{escape(str(summary.get('recipe') or run.name))} "
@@ -112,9 +117,7 @@ def _verdict(verdict: Any) -> str:
 
 
 def _facts(summary: dict[str, Any], lines: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    loss = summary.get("loss") or (
-        {"first": lines[0].get("loss"), "last": lines[-1].get("loss")} if lines else {}
-    )
+    loss = summary.get("loss") or ({"first": lines[0].get("loss"), "last": lines[-1].get("loss")} if lines else {})
     steps = summary.get("steps") or (lines[-1].get("step") if lines else None)
     speed = summary.get("throughput") or {}
     found = [
@@ -135,13 +138,7 @@ def _probes(probes: dict[str, dict[str, Any]]) -> str:
     rows = []
     for name, probe in probes.items():
         change = gain(probe.get("value"), probe.get("untrained"))
-        kind = (
-            "up"
-            if change.startswith("+") and change.strip("+0.")
-            else "down"
-            if change.startswith("-")
-            else ""
-        )
+        kind = "up" if change.startswith("+") and change.strip("+0.") else "down" if change.startswith("-") else ""
         metric = f' <span class="soft">{escape(str(probe["metric"]))}</span>' if probe.get("metric") else ""
         rows.append(
             f'<tr><th scope="row">{escape(name)}{metric}</th><td class="n">{score(probe.get("value"))}</td>'
@@ -214,18 +211,14 @@ def _parameters(counts: dict[str, Any]) -> str:
     whole = {name: count for name, count in counts.items() if isinstance(count, int)}
     if not whole:
         return ""
-    return _table(
-        [*((name, number(count)) for name, count in whole.items()), ("all", number(sum(whole.values())))]
-    )
+    return _table([*((name, number(count)) for name, count in whole.items()), ("all", number(sum(whole.values())))])
 
 
 def _contract(contract: dict[str, Any]) -> str:
     """What the paper reports, and what was measured on the rung; nothing where neither is known."""
     tables = []
     for name, caption in (("paper", "Published"), ("rung", "Measured with this framework, scale=rung")):
-        known = {
-            key: value for key, value in (contract.get(name) or {}).items() if value not in (None, [], "")
-        }
+        known = {key: value for key, value in (contract.get(name) or {}).items() if value not in (None, [], "")}
         if known:
             tables.append(f'<p class="soft">{caption}</p>{_table(known.items())}')
     return "".join(tables)
@@ -243,15 +236,12 @@ def _environment(environment: dict[str, Any]) -> str:
 
 def _configuration(text: str) -> str:
     count = len(re.findall(r"\n", text))
-    return (
-        f"<details><summary>config.yaml, {count} lines, resolved</summary><pre>{escape(text)}</pre></details>"
-    )
+    return f"<details><summary>config.yaml, {count} lines, resolved</summary><pre>{escape(text)}</pre></details>"
 
 
 def _table(rows: Iterable[tuple[str, Any]]) -> str:
     cells = "".join(
-        f"<tr><td>{escape(str(key).replace('_', ' '))}</td><td>{escape(_said(value))}</td></tr>"
-        for key, value in rows
+        f"<tr><td>{escape(str(key).replace('_', ' '))}</td><td>{escape(_said(value))}</td></tr>" for key, value in rows
     )
     return f'<table class="plain"><tbody>{cells}</tbody></table>'
 

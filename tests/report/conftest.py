@@ -1,14 +1,12 @@
 """A run directory as training leaves it, with invented numbers."""
 
-import io
 import json
 import math
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from encdec_train.report.pictures import reconstruction_png
+from encdec_train.data.pictures import reconstruction_png
 
 
 def invent(folder, lines=400):
@@ -82,8 +80,3 @@ def invent(folder, lines=400):
 @pytest.fixture
 def run(tmp_path):
     return invent(tmp_path / "run")
-
-
-@pytest.fixture
-def opened():
-    return lambda content: Image.open(io.BytesIO(content))

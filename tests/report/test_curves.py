@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from encdec_train.report.curves import _label, chart, nice_ticks, smooth, thin
+from encdec_train.report.curves import _label, chart, log_ticks, nice_ticks, smooth, thin
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,19 @@ def test_a_schedule_is_drawn_as_it_is():
     assert 'class="raw"' in chart("Loss", peak)
     figure = chart("Learning rate", peak, exact=True)
     assert 'class="raw"' not in figure and "at most 1" in figure
+
+
+def test_a_high_start_is_drawn_on_a_log_scale():
+    figure = chart("Loss", [(float(i), 9.0 / (i + 1)) for i in range(30)])
+    assert "log scale" in figure
+    ys = [float(place.split(",")[1]) for place in re.search(r'points="([^"]+)"', figure).group(1).split()]
+    assert ys == sorted(ys) and min(ys) >= 12 and max(ys) <= 198
+    assert "log scale" not in chart("Loss", [(1, 9.0), (2, -1.0)])
+    assert "log scale" not in chart("Loss", [(1, 9.0), (2, 0.1)], zero=True)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"), [(0.4, 9.9, [0.5, 1, 2, 5]), (0.02, 300, [0.1, 1, 10, 100]), (0.9, 1.1, [1])]
+)
+def test_ticks_of_a_log_scale(low, high, ticks):
+    assert log_ticks(low, high) == pytest.approx(ticks)

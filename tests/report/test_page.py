@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from encdec_train.report.page import write_report
+from encdec_train.report.page import report_command, write_report
 
 
 class Reader(HTMLParser):
@@ -78,9 +78,7 @@ def test_it_needs_nothing_else(run):
     page, _, tags = read(run)
     assert not re.search(r"https?://|url\(|@import", page)
     assert not [tag for tag, _ in tags if tag in ("script", "link", "iframe")]
-    assert all(
-        attributes["src"].startswith("data:image/png;base64,") for tag, attributes in tags if tag == "img"
-    )
+    assert all(attributes["src"].startswith("data:image/png;base64,") for tag, attributes in tags if tag == "img")
     assert 'name="viewport"' in page and "prefers-color-scheme: dark" in page
     assert not (run / "report.html.partial").exists()
 
@@ -127,3 +125,10 @@ def test_a_folder_that_is_no_run(tmp_path):
     with pytest.raises(ValueError, match="not a run directory"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_says_where_the_page_is(run, capsys):
+    assert report_command([str(run)]) == 0
+    assert capsys.readouterr().out.strip() == str(run / "report.html")
+    with pytest.raises(ValueError, match="usage: encdec-train report RUN; given: nothing"):
+        report_command([])

@@ -101,7 +101,7 @@ class ImageTransform(Transform):
         """Pictures, what was left of them, and the predicted patches in the hidden places."""
         if plan.mask is None or units.sites.grid is None or prediction.shape[-1:] != units.values.shape[-1:]:
             return None
-        from encdec_train.report.pictures import masked_patches_png
+        from encdec_train.data.pictures import masked_patches_png
 
         predicted = units.values.float().flatten(0, 1).clone()
         predicted[slice(None) if plan.where is None else plan.where] = prediction
