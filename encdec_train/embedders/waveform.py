@@ -93,14 +93,15 @@ class Waveform(nn.Module):
         spec = config.spec(view)
         self.config = config
         inputs = [1, *config.channels[:-1]]
-        self.convolutions = nn.ModuleList(
+        layers = [
             nn.Conv1d(below, above, kernel, stride, bias=False)
             for below, above, kernel, stride in zip(
                 inputs, config.channels, config.kernels, config.strides, strict=True
             )
-        )
-        for layer in self.convolutions:
+        ]
+        for layer in layers:
             nn.init.kaiming_normal_(layer.weight)
+        self.convolutions = nn.ModuleList(layers)
         self.group_norm = nn.GroupNorm(config.channels[0], config.channels[0])
         self.feature_norm = nn.LayerNorm(spec.features, config.eps)
         self.project = nn.Linear(spec.features, spec.width)
