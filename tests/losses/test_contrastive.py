@@ -62,7 +62,7 @@ def test_both_ways_to_the_similarities_agree():
 
 
 def test_what_does_not_fit_is_named():
-    with pytest.raises(Mismatch, match="predicts 4 values, the target has 5"):
+    with pytest.raises(Mismatch, match="gives 4 values, the target has 5"):
         ContrastiveConfig().check(values(4), values(5))
     with pytest.raises(Mismatch, match="gives ids"):
         ContrastiveConfig().check(values(4), Spec(kind="ids", width=4))

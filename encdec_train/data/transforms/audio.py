@@ -27,7 +27,7 @@ class WaveformConfig:
 
 @transforms.register("waveform", WaveformConfig)
 class WaveformTransform(Transform):
-    """view `audio`: rate * seconds samples of one channel; longer sounds are cut anywhere, shorter ones padded."""
+    """view `audio`: rate * seconds samples of one channel; the longer is cut anywhere, the shorter padded."""
 
     config: WaveformConfig
     data: AudioDataConfig
@@ -131,6 +131,6 @@ def resample(sound: np.ndarray, own_rate: int, rate: int) -> np.ndarray:
 
 
 def normalize(sound: np.ndarray) -> np.ndarray:
-    """Zero mean and unit variance; silence stays silent. The constant is that of the published preprocessing."""
+    """Zero mean and unit variance; silence stays silent. The constant is that of the published models."""
     centred = sound - sound.mean()
     return (centred / np.sqrt(centred.var() + 1e-7)).astype(np.float32)
