@@ -54,9 +54,7 @@ def test_a_user_recipe_wins_over_one_of_the_same_name(recipes, tmp_path, monkeyp
 
 
 def test_unknown_noun():
-    with pytest.raises(
-        ValueError, match=r"no noun 'encoderz' \(did you mean 'encoders'\?\); there are recipes"
-    ):
+    with pytest.raises(ValueError, match=r"no noun 'encoderz' \(did you mean 'encoders'\?\); there are recipes"):
         catalogue.find("encoderz")
 
 
