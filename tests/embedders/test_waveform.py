@@ -79,9 +79,7 @@ def test_the_gradient_to_the_convolutions_is_scaled():
         part = Waveform(replace(SMALL, gradient=scale), view(200), mask=False)
         units = make_units([200], 200)
         features, own = part.features(units, part.sites(units), None)
-        (
-            features.square().sum() * features.sum() + own["penalty"].sum + part.project(features).sum()
-        ).backward()
+        (features.square().sum() * features.sum() + own["penalty"].sum + part.project(features).sum()).backward()
         grads.append({name: p.grad for name, p in part.named_parameters() if p.grad is not None})
     for name, grad in grads[0].items():
         scaled = name.startswith(("convolutions", "group_norm"))

@@ -41,9 +41,7 @@ class Graph(Transform):
         return {"graph": Spec(kind="values", width=self.width, edges=True)}
 
     def __call__(self, item: Any, sample: int, rng: Rng, *, clean: bool) -> Row:
-        values = torch.from_numpy(
-            np.asarray(item[self.column], dtype=np.float32)
-        )  # nested lists: numpy is faster
+        values = torch.from_numpy(np.asarray(item[self.column]).astype(np.float32))
         edges = torch.from_numpy(np.asarray(item[self.edges], dtype=np.int64).reshape(2, -1))
         self._check(values, edges, sample)
         return {"graph": Example(values=values, sample=sample, edges=self._simple(edges, len(values)))}
