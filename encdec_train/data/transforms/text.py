@@ -42,7 +42,7 @@ class TextConfig:
     tokenizer: str | None = None  # a tokenizer.json that exists; none: train one on the training rows
     fit_rows: int = 100_000  # at most so many rows, evenly spread, teach the tokenizer
     layout: Layout = Layout.packed
-    length: int = 128  # tokens of a row; one document alone is cut to it
+    length: int = 128  # tokens of a row
     max_document: int | None = None  # tokens of one document, special ones included; none: `length`
     min_document: int = 4  # tokens, special ones excluded; shorter documents and remainders are left out
     cut: bool = True  # longer documents become several; else only their beginning is kept
@@ -174,7 +174,7 @@ class Text(Transform):
         documents = self.documents(rows)
         config = self.config
         if clean:
-            length = np.minimum(documents.lengths, config.length - config.extra)
+            length = np.minimum(documents.lengths, config.document - config.extra)
             return _single(documents.tokens, documents.bounds[:-1], length)
         if config.layout is Layout.joined:
             return self._joined(documents)
@@ -228,7 +228,7 @@ class Text(Transform):
                 values=ids,
                 sample=sample if clean else key,
                 fixed=self._fixed(ids),
-                max_len=self.config.length if layout is Layout.joined or clean else self.config.document,
+                max_len=self.config.length if layout is Layout.joined else self.config.document,
             )
         }
 
