@@ -122,30 +122,44 @@ def _check_path(config: TrainConfig, wiring: Wiring, name: str, path: Path) -> N
     """view -> embedder -> corruption -> encoder -> bottleneck, as specs."""
     where = f"path.{name}"
     view = _view(config, wiring, where, path.view)
-    if view is None:
+    sites = _check_embedder(config, wiring, where, path, view) if view is not None else None
+    if sites is None:
         return
-    try:
-        sites = _check_embedder(config, wiring, where, path, view)
-        if sites is None:
-            return
-        spec = sites
-        if path.corruption is not None:
-            corruption = _find(config, wiring, where, "corruption", path.corruption)
-            if corruption is None:
-                return
-            spec = _accept(wiring, f"corruption.{path.corruption}", (sites,), corruption.spec(sites))
-            if path.reply and not getattr(corruption, "replies", False):
-                wiring.problem(where, f"corruption '{path.corruption}' gives no reply for a decoder")
-        for noun, part in (("encoder", path.encoder), ("bottleneck", path.bottleneck)):
-            if part is None:
-                continue
-            found = _find(config, wiring, where, noun, part)
-            if found is None:
-                return
-            spec = _accept(wiring, f"{noun}.{part}", (spec,), found.spec(spec))
+    spec: Spec | None = sites
+    for noun, part in (
+        ("corruption", path.corruption),
+        ("encoder", path.encoder),
+        ("bottleneck", path.bottleneck),
+    ):
+        if part is not None and spec is not None:
+            read = sites if noun == "corruption" else spec
+            spec = _through(config, wiring, where, noun, part, (read,), read)
+    if path.reply and not getattr(config.corruption.get(path.corruption or ""), "replies", False):
+        wiring.problem(where, f"corruption '{path.corruption}' gives no reply for a decoder")
+    if spec is not None:
         wiring.outputs[f"sites.{name}"], wiring.outputs[where] = sites, spec
+
+
+def _through(
+    config: TrainConfig,
+    wiring: Wiring,
+    where: str,
+    noun: str,
+    name: str,
+    arguments: tuple[Spec | None, ...],
+    fallback: Spec,
+) -> Spec | None:
+    """What a part makes of its inputs. One that does not fit is a problem, and the rest is checked all the same."""
+    part = _find(config, wiring, where, noun, name)
+    if part is None:
+        return None
+    key = f"{noun}.{name}"
+    try:
+        output = part.spec(*arguments)
     except Mismatch as mismatch:
-        wiring.problem(where, mismatch)
+        wiring.problem(key, mismatch)
+        output = replace(fallback, width=getattr(part, "width", None) or fallback.width)
+    return _accept(wiring, key, arguments, output)
 
 
 def _view(config: TrainConfig, wiring: Wiring, where: str, view: str) -> Spec | None:
@@ -169,7 +183,8 @@ def _check_embedder(
     if getattr(embedder, "width", 0) is None:
         embedder = replace(embedder, width=_embedder_width(config, path.embedder))
         config.embedder[path.embedder] = embedder
-    return _accept(wiring, f"embedder.{path.embedder}", (view,), embedder.spec(view))
+    fallback = replace(view, kind="vectors", features=view.width, raw=view)
+    return _through(config, wiring, where, "embedder", path.embedder, (view,), fallback)
 
 
 def _check_objective(config: TrainConfig, wiring: Wiring, name: str, objective: Any) -> None:
@@ -207,21 +222,20 @@ def _check_predict(config: TrainConfig, wiring: Wiring, where: str, objective: A
     if objective.decoder == "main" and "main" not in config.decoder:
         objective.decoder = None
     if objective.decoder is not None:
-        decoder = _find(config, wiring, where, "decoder", objective.decoder)
-        if decoder is None:
-            return
         given = wiring.outputs[f"path.{objective.inputs}"] if objective.inputs else None
         arguments = (spec, given, sites)
-        spec = _accept(wiring, f"decoder.{objective.decoder}", arguments, decoder.spec(*arguments))
-    assert spec is not None
+        fallback = replace(sites, rows="predicted")
+        spec = _through(config, wiring, where, "decoder", objective.decoder, arguments, fallback)
+    if spec is None:
+        return
     if spec.rows in ("kept", "coarse") and path.corruption:
         wiring.problem(where, f"{spec.rows} sites come back, the corruption predicts others: a decoder is needed")
-    target = _find(config, wiring, where, "target", objective.target)
-    head = _find(config, wiring, where, "head", objective.head)
+    assert sites.raw is not None
+    goal = _through(config, wiring, where, "target", objective.target, (sites,), sites.raw)
     loss = _find(config, wiring, where, "loss", objective.loss)
-    if target is None or head is None or loss is None:
+    head = _find(config, wiring, where, "head", objective.head)
+    if goal is None or head is None or loss is None:
         return
-    goal = _accept(wiring, f"target.{objective.target}", (sites,), target.spec(sites))
     tie = _Part("embedder", path.embedder)
     out = _accept(wiring, f"head.{objective.head}", (spec, goal, tie), head.spec(spec, goal))
     loss.check(out, goal)

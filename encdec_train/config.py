@@ -13,7 +13,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from encdec_train.registry import Registry, discover
+from encdec_train.registry import Registry, did_you_mean, discover
 from encdec_train.types import Mismatch
 
 
@@ -256,24 +256,30 @@ def to_config(composed: DictConfig, recipe: str | None = None) -> TrainConfig:
 
 
 def expand_overrides(overrides: Sequence[str]) -> list[str]:
-    """`encoder.depth=6` means `encoder.main.depth=6`, for every named noun.
+    """Short forms: `encoder.depth=6` is `encoder.main.depth=6`, and `decoder=null` is `~decoder`.
 
-    A first key that is the name of a part of that noun on the same command line is left alone.
+    Raises:
+        Mismatch: a key that no part of the noun has.
     """
-    out: list[str] = []
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        sign = key[: len(key) - len(key.lstrip("+~"))]
-        noun, dot, rest = key[len(sign) :].partition(".")
-        known = Registry.all.get(noun)
-        if equals and dot and known is not None and known.named and _is_field(known, rest.partition(".")[0]):
-            override = f"{sign}{noun}.main.{rest}={value}"
-        out.append(override)
-    return out
+    return [_expand(override) for override in overrides]
 
 
-def _is_field(registry: Registry, key: str) -> bool:
-    return any(key in {f.name for f in fields(config)} for config, _ in registry.parts.values())
+def _expand(override: str) -> str:
+    key, equals, value = override.partition("=")
+    sign = key[: len(key) - len(key.lstrip("+~"))]
+    noun, dot, rest = key[len(sign) :].partition(".")
+    registry = Registry.all.get(noun)
+    if registry is None or not registry.named or not equals:
+        return override
+    if not dot:
+        return f"~{noun}" if value in ("null", "none") and not sign else override
+    first, more, _ = rest.partition(".")
+    known = {f.name for config, _ in registry.parts.values() for f in fields(config)}
+    if first in known and noun != "probe":
+        return f"{sign}{noun}.main.{rest}={value}"
+    if not more and not sign:
+        raise Mismatch(f"{noun}.{first}: no {noun} has such a key{did_you_mean(first, known)}")
+    return override
 
 
 def recipe_of(overrides: Sequence[str]) -> str | None:

@@ -48,7 +48,7 @@ def _composition(error: BaseException) -> str:
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     missing = re.search(r"Could not find '([^']+)'", text)
     if missing:
-        return _missing_word(missing.group(1), lines)
+        return _missing_word(missing.group(1))
     kept = [line for line in lines if not line.strip().startswith(("object_type", "reference_type"))]
     key = re.search(r"Key '([^']+)' (?:is )?not in '?(\w+)'?", text)
     hint = did_you_mean(key.group(1), _keys_of(key.group(2))) if key else ""
@@ -56,20 +56,17 @@ def _composition(error: BaseException) -> str:
     return "\n".join(kept[:4])
 
 
-def _missing_word(name: str, lines: list[str]) -> str:
+def _missing_word(name: str) -> str:
     """An unknown recipe or option of a noun."""
     noun, _, option = name.rpartition("/")
-    known = _options(noun, lines)
+    known = _options(noun)
     where = f"unknown {noun} '{option}'" if noun else f"unknown configuration '{name}'"
     listed = f"; known: {', '.join(known)}" if known else ""
     return f"{where}{did_you_mean(option, known)}{listed}"
 
 
-def _options(noun: str, lines: list[str]) -> list[str]:
-    """The options that Hydra lists after 'Available options in'."""
-    for i, line in enumerate(lines):
-        if line.startswith("Available options in"):
-            return [option.strip() for option in lines[i + 1 :] if option.startswith("\t") or option.startswith(" ")]
+def _options(noun: str) -> list[str]:
+    """The words and parts of a noun, or the recipes."""
     from encdec_train.paths import CONFIGS, recipe_folders
 
     folders = recipe_folders() if noun == "recipe" else [CONFIGS / noun]

@@ -47,6 +47,14 @@ def key_of(*parts: int | str) -> int:
     return h
 
 
+def keys_of(first: Tensor, *parts: int) -> Tensor:
+    """`key_of(element, *parts)` for every element of an int64 tensor, on its device."""
+    h = mix(mix(first) ^ _GAMMA)
+    for part in parts:
+        h = mix((h + _GAMMA) ^ mix_int(part))
+    return h
+
+
 class Rng:
     """Random numbers addressed by a tag and integer keys.
 

@@ -135,7 +135,8 @@ class Step:
     def features(self, path: Path) -> Tensor:
         """(B,K or N,F): content of the sites before masks and positions.
 
-        Shared by all paths whose inputs were neither rewritten nor dropped.
+        Shared by all paths whose inputs were neither rewritten nor dropped. An embedder may return a pair: the
+        content, and its own losses by name.
         """
         plan = self.plan(path)
         whole = plan.inputs is self.units(path.view) and plan.keep is None
@@ -145,7 +146,17 @@ class Step:
             else replace(path, encoder=None, bottleneck=None)
         )
         embedder = self.part("embedder", path.embedder, path.teacher)
-        return self.once("features", key, lambda: embedder.features(plan.inputs, plan.sites, plan.keep))
+
+        def make() -> Tensor:
+            found = embedder.features(plan.inputs, plan.sites, plan.keep)
+            if isinstance(found, Tensor):
+                return found
+            features, aux = found
+            for name, term in aux.items():
+                self.add(f"{path.embedder}.{name}", term)
+            return features
+
+        return self.once("features", key, make)
 
     def embed(self, path: Path) -> Tokens:
         embedder = self.part("embedder", path.embedder, path.teacher)

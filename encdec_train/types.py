@@ -142,7 +142,7 @@ class Goal:
 
     values: Tensor  # (M,C) float or (M,) int64
     weight: Tensor | None = None  # (M,) float; None = all ones
-    negatives: Tensor | None = None  # (M,Q) int64 into the M rows
+    negatives: Tensor | None = None  # (M,Q) int64 into the M rows; a row's own index = none
 
 
 @dataclass(frozen=True, eq=False)

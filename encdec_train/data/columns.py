@@ -10,6 +10,7 @@ from typing import Any
 from encdec_train.data.local import reason
 from encdec_train.registry import did_you_mean
 
+COLUMN_KINDS = ("image", "audio", "text", "label", "number", "list", "other")
 USUAL = {  # names that win over the first column that fits
     "image": ("image", "img", "picture"),
     "audio": ("audio", "sound", "speech"),
@@ -19,7 +20,7 @@ SOUNDS = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"FORM", b"\xff\xfb")  # how sound 
 
 
 def column_kind(feature: Any) -> str:
-    """One of image, audio, text, label, number, list, other."""
+    """One of `COLUMN_KINDS`."""
     import datasets
 
     if isinstance(feature, datasets.Image):
@@ -65,23 +66,26 @@ def content_column(dataset: Any, wanted: str | None, kinds: Collection[str]) -> 
     return min(fitting, key=lambda name: usual.index(name.lower()) if name.lower() in usual else len(usual))
 
 
-def lazy_media(dataset: Any, where: str) -> Any:
-    """Pictures decode by Pillow when a row is read; sounds stay `{"bytes", "path"}`, for soundfile to read.
-
-    Args:
-        dataset: with Image and Audio columns, or plain columns of encoded bytes.
-        where: names the data in errors about pictures without a name.
-    """
+def undecoded(dataset: Any) -> Any:
+    """Image and Audio columns as `{"bytes", "path"}`; those that lost their type are found again."""
     import datasets
 
+    types = {"image": datasets.Image, "audio": datasets.Audio}
     for name, feature in dataset.features.items():
         kind = column_kind(feature)
-        if kind == "other":
-            kind = _encoded(dataset, name)
-        if kind == "image" and not (isinstance(feature, datasets.Image) and not feature.decode):
-            dataset = dataset.cast_column(name, datasets.Image(decode=False))
-        if kind == "audio" and not (isinstance(feature, datasets.Audio) and not feature.decode):
-            dataset = dataset.cast_column(name, datasets.Audio(decode=False))
+        kind = _encoded(dataset, name) if kind == "other" else kind
+        if kind in types and getattr(feature, "decode", True):
+            dataset = dataset.cast_column(name, types[kind](decode=False))
+    return dataset
+
+
+def decoding(dataset: Any, where: str) -> Any:
+    """Pictures are decoded by Pillow when a row is read; sounds stay encoded, for soundfile to read.
+
+    Args:
+        dataset: as `undecoded` gives it. Its columns must not be renamed any more.
+        where: names the data in errors about pictures without a name.
+    """
     pictures = [name for name, feature in dataset.features.items() if column_kind(feature) == "image"]
     return dataset.with_transform(partial(_decode, pictures, where)) if pictures else dataset
 

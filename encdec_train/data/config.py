@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 @dataclass(kw_only=True)
 class DataConfig:
-    path: str | None = None  # hub name, folder of images or audio, parquet, arrow, csv, json or text; none: embedded
+    path: str | None = (
+        None  # hub name, folder of images or audio, parquet, arrow, csv, json or text; none: embedded
+    )
     subset: str | None = None  # configuration name of a hub data set
     train: str = "train"  # split that is trained on
     test: str | None = "test"  # split that probes are scored on; none: a tenth of the training split
@@ -29,3 +31,10 @@ class ImageDataConfig(DataConfig):
 class AudioDataConfig(DataConfig):
     rate: int = 16000  # samples per second that sounds are brought to
     seconds: float = 1.0  # of one example: longer ones are cut, shorter ones padded
+
+
+@dataclass(kw_only=True)
+class GraphDataConfig(DataConfig):
+    column: str | None = "features"  # column of node features, one list for each node
+    edges: str = "edges"  # column of edges: two lists, sources and destinations
+    features: int = 32  # numbers in the features of a node

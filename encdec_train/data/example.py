@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from encdec_train.rng import key_of
+from encdec_train.rng import key_of, keys_of
 from encdec_train.types import Batch, Sites, Units
 
 
@@ -22,8 +22,11 @@ class Example:
     place: Tensor | None = None  # (N,); None = 0..N-1
     coords: Tensor | None = None  # (N,P) float
     fixed: Tensor | None = None  # (N,) bool
+    valid: Tensor | None = None  # (N,) bool, False = padding inside a fixed length; None = all real
     doc: Tensor | None = None  # (N,) int64 document within the row, -1 = the padding at its end
-    segments: Sequence[int] | None = None  # with doc: document lengths, then the padding's (maybe 0); sums to N
+    segments: Sequence[int] | None = (
+        None  # with doc: document lengths, then the padding's (maybe 0); sums to N
+    )
     edges: Tensor | None = None  # (2,E) int64 within the example
     grid: tuple[int, ...] | None = None
     max_len: int = 0  # static bound on a document's length
@@ -35,6 +38,11 @@ Row = dict[str, Example | list[Example]]  # view name -> example, or its crops
 def crop_key(sample: int, crop: int) -> int:
     """The random key of one crop of a sample; crop 0 keeps the sample's own."""
     return sample if crop == 0 else key_of(sample, crop)
+
+
+def crop_keys(sample: Tensor, crop: int) -> Tensor:
+    """`crop_key` of a whole tensor of int64 samples, for crops that are cut on the device."""
+    return sample if crop == 0 else keys_of(sample, crop)
 
 
 def collate(rows: Sequence[Row]) -> Batch:
@@ -55,16 +63,10 @@ def _units(examples: list[Example], crops: int) -> Units:
     lengths = [len(example.values) for example in examples]
     n, first = max(lengths), examples[0]
     ragged = min(lengths) < n
-    valid = None
-    if ragged:
-        valid = torch.arange(n) < torch.tensor(lengths)[:, None]
-    elif first.doc is not None:
-        valid = torch.stack([example.doc for example in examples]) >= 0  # type: ignore[type-var, arg-type]
-        valid = None if bool(valid.all()) else valid
     sites = Sites(
         sample=_stack([_key(example, n) for example in examples], n),
         place=_stack([_place(example) for example in examples], n),
-        valid=valid,
+        valid=_valid(examples, n),
         coords=_optional([example.coords for example in examples], n),
         fixed=_optional([example.fixed for example in examples], n),
         doc=_optional([example.doc for example in examples], n),
@@ -74,6 +76,21 @@ def _units(examples: list[Example], crops: int) -> Units:
         max_len=first.max_len,
     )
     return Units(values=_stack([example.values for example in examples], n), sites=sites, crops=crops)
+
+
+def _valid(examples: Sequence[Example], n: int) -> Tensor | None:
+    """(B,N) bool; None where nothing is padding."""
+    rows = [_real(example) for example in examples]
+    valid = _stack(rows, n)  # filled with False
+    return None if bool(valid.all()) else valid
+
+
+def _real(example: Example) -> Tensor:
+    if example.valid is not None:
+        return example.valid
+    if example.doc is not None:
+        return example.doc >= 0
+    return torch.ones(len(example.values), dtype=torch.bool)
 
 
 def _key(example: Example, n: int) -> Tensor:

@@ -58,10 +58,18 @@ class StepDataset(Dataset[tuple[int, Row]]):
     """Items to unbatched views, keyed by (step, item)."""
 
     def __init__(
-        self, items: Sequence[Any], transform: Transform, seed: int, *, clean: bool, label: str | None
+        self,
+        items: Sequence[Any],
+        transform: Transform,
+        seed: int,
+        *,
+        clean: bool,
+        label: str | None,
+        rows: Sequence[Any] | None = None,
     ) -> None:
         self.items, self.transform, self.seed = items, transform, seed
         self.clean, self.label = clean, label
+        self.rows = None if rows is items else rows  # that carry the labels, where the items do not
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[int, Row]:
         step, index = key
@@ -71,8 +79,14 @@ class StepDataset(Dataset[tuple[int, Row]]):
         except (ValueError, OSError) as error:
             raise ValueError(f"row {index} of the data: {error}") from error
         if self.label is not None:
-            row["label"] = Example(values=torch.tensor([int(item[self.label])]), sample=index)
+            labelled = item if self.rows is None else self.rows[index]
+            row["label"] = Example(values=torch.tensor([_class(labelled[self.label])]), sample=index)
         return step, row
+
+
+def _class(value: Any) -> int:
+    """A class number; graph data sets wrap it in a list of one."""
+    return int(value[0] if isinstance(value, list) and len(value) == 1 else value)
 
 
 def collate_step(rows: Sequence[tuple[int, Row]]) -> tuple[int, Batch]:

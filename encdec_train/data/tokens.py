@@ -51,28 +51,24 @@ class TokenRows(Sequence):
 
 
 def texts(rows: Any, column: str) -> Iterator[list[str]]:
-    """The column in batches, of a `datasets.Dataset` or of a list of rows.
+    """The column of a `datasets.Dataset` in batches.
 
     Raises:
         ValueError: a row without text.
     """
     for first in range(0, len(rows), BATCH):
-        last = min(first + BATCH, len(rows))
-        if hasattr(rows, "select_columns"):
-            found = rows[first:last][column]
-        else:
-            found = [rows[i][column] for i in range(first, last)]
+        found = rows[first : first + BATCH][column]
         for i, text in enumerate(found):
             if not isinstance(text, str):
-                raise ValueError(f"row {first + i}: column '{column}' holds {type(text).__name__}, not text")
+                kind = type(text).__name__
+                raise ValueError(f"row {first + i} of the data: column '{column}' holds {kind}, not text")
         yield list(found)
 
 
-def encode(rows: Any, column: str, tokenizer: Tokenizer, folder: Path | None) -> Documents:
-    """Encode every row once; a `folder` keeps the result under the hash of the texts and the tokenizer."""
+def encode(rows: Any, column: str, tokenizer: Tokenizer, folder: Path | None, name: str) -> Documents:
+    """Encode every row; a `folder` keeps the result under `name`, and gives it back if it is there."""
     if folder is None:
         return Documents(*_encode(rows, column, tokenizer))
-    name = f"tokens-{_digest(rows, column, tokenizer)}"
     files = [folder / f"{name}.npy", folder / f"{name}.bounds.npy"]
     if not all(file.is_file() for file in files):
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,14 +80,15 @@ def encode(rows: Any, column: str, tokenizer: Tokenizer, folder: Path | None) ->
     return Documents(np.load(files[0], mmap_mode="r"), np.load(files[1]))
 
 
-def _digest(rows: Any, column: str, tokenizer: Tokenizer) -> str:
-    digest = blake2b(tokenizer.to_str().encode(), digest_size=12)
+def digest(rows: Any, column: str, tokenizer: Tokenizer) -> str:
+    """A hash of the texts and of the tokenizer."""
+    found = blake2b(tokenizer.to_str().encode(), digest_size=12)
     for batch in texts(rows, column):
         for text in batch:
             data = text.encode("utf-8", "surrogatepass")
-            digest.update(len(data).to_bytes(8, "little"))
-            digest.update(data)
-    return digest.hexdigest()
+            found.update(len(data).to_bytes(8, "little"))
+            found.update(data)
+    return found.hexdigest()
 
 
 def _encode(rows: Any, column: str, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:

@@ -23,12 +23,15 @@ class TransformerConfig(BlockConfig):
     prefix: int = 0  # class and register tokens put before the sites
     init_std: float | None = None  # of linear weights; none: Xavier uniform, or by fan-in
     final_dropout: float = 0.0  # after the last norm (T5)
+    layer_drop: float = 0.0  # chance that a block is skipped (Fan et al. 2020, "LayerDrop")
     emit: list[int] = field(default_factory=list)  # blocks whose output is kept in `Tokens.layers`
 
     def spec(self, upstream: Spec) -> Spec:
         self.check("encoder 'transformer'")
         if upstream.kind != "vectors":
             raise Mismatch(f"encoder 'transformer' needs vectors, it is given {upstream.kind}")
+        if not 0 <= self.layer_drop < 1:
+            raise Mismatch(f"encoder 'transformer'.layer_drop: {self.layer_drop} is not in [0, 1)")
         beyond = [layer for layer in self.emit if not 0 <= layer < self.depth]
         if beyond:
             raise Mismatch(f"encoder 'transformer'.emit: {beyond} outside of {self.depth} blocks")
@@ -46,9 +49,7 @@ class Transformer(nn.Module):
         self.project = nn.Identity() if same else nn.Linear(upstream.width, config.width)
         self.tokens = nn.Parameter(torch.empty(config.prefix, config.width)) if config.prefix else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = (
-            make_norm(config.norm, config.width, config.eps) if config.final_norm else nn.Identity()
-        )
+        self.norm = make_norm(config.norm, config.width, config.eps) if config.final_norm else nn.Identity()
         self.bias = (
             RelativeBias(config.heads, config.buckets, config.max_distance, bidirectional=True)
             if config.relative
@@ -58,6 +59,13 @@ class Transformer(nn.Module):
         if self.tokens is not None:
             nn.init.normal_(self.tokens, std=0.02)
 
+    def maybe(self, x: Tensor, y: Tensor) -> Tensor:
+        """The block's output, or its input. Chosen without reading the draw, and with a gradient for every block."""
+        if not (self.training and self.config.layer_drop):
+            return y
+        skip = torch.rand((), device=x.device) < self.config.layer_drop
+        return torch.where(skip, x, y)
+
     def forward(self, tokens: Tokens, attend: Attend | None = None) -> Tokens:
         x, prefix = self.project(tokens.x), tokens.prefix + self.config.prefix
         if self.tokens is not None:
@@ -65,7 +73,8 @@ class Transformer(nn.Module):
         bias = None if self.bias is None else self.bias(tokens.sites)
         layers: dict[int, Tensor] = {}
         for i, block in enumerate(self.blocks):
-            x = block(x, tokens.sites, prefix=prefix, attend=attend, bias=bias)
+            y = block(x, tokens.sites, prefix=prefix, attend=attend, bias=bias)
+            x = self.maybe(x, y)
             if i in self.config.emit:
                 layers[i] = x
         x = self.norm(x)

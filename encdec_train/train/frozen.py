@@ -46,8 +46,11 @@ class Frozen:
     def steps(self, split: str) -> Iterator[tuple[Step, Batch]]:
         """Clean batches of a split, finished, on the device, each in a step of its own."""
         config = self.config
-        items = self.transform.items(self.rows[split], clean=True)
-        dataset = StepDataset(items, self.transform, config.seed, clean=True, label=config.data.label)
+        rows = self.rows[split]
+        items = self.transform.items(rows, clean=True)
+        dataset = StepDataset(
+            items, self.transform, config.seed, clean=True, label=config.data.label, rows=rows
+        )
         training = self.parts.training
         self.parts.eval()
         try:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from encdec_train.data.columns import column_kind, lazy_media
-from encdec_train.data.config import AudioDataConfig, DataConfig, ImageDataConfig
+from encdec_train.data.columns import COLUMN_KINDS, USUAL, column_kind, content_column, decoding, undecoded
+from encdec_train.data.config import AudioDataConfig, DataConfig, GraphDataConfig, ImageDataConfig
+from encdec_train.data.holdout import held_out
 from encdec_train.data.local import ALLOWED, KINDS, Splits, open_path, reason
 from encdec_train.registry import did_you_mean, sources
 
 log = logging.getLogger(__name__)
-HELD_OUT = 10  # one row in so many, where the data has no test split
 
 
 @dataclass(kw_only=True)
@@ -35,7 +35,7 @@ class SoundsConfig(AudioDataConfig):
 
 
 @dataclass(kw_only=True)
-class GraphsConfig(DataConfig):
+class GraphsConfig(GraphDataConfig):
     pass
 
 
@@ -78,6 +78,10 @@ def open_files(config: DataConfig, split: str) -> Any:
             Names joined by `+` are joined rows. Where the default test split is missing, the validation split
             takes its place, or else a tenth of the training rows, always the same, that is not trained on.
 
+    Returns:
+        Columns as they are, but for two: classes that are words are numbered, and without `config.column` the
+        content is called image, audio or text.
+
     Raises:
         ValueError: one sentence that names what was given and what is allowed.
     """
@@ -85,8 +89,8 @@ def open_files(config: DataConfig, split: str) -> Any:
         raise ValueError("data.path: not given; allowed are a hub name, " + ALLOWED)
     with _quiet():
         splits = _splits(config)
-        rows = _rows(config, split, splits)
-        return _labelled(config, lazy_media(rows, config.path), splits)
+        rows = _labelled(config, undecoded(_rows(config, split, splits)), splits)
+        return decoding(_content(config, rows), config.path)
 
 
 @contextmanager
@@ -145,7 +149,9 @@ def _rows(config: DataConfig, split: str, splits: Splits) -> Any:
         replaced = False
         name = "validation" if split == "test" else name
     if split in ("train", "test") and (replaced or config.test is None):
-        return _tenth(config, _named(config, config.train, "train", splits), held=split == "test")
+        log.info("%s has no test split: a tenth of '%s' is held out", config.path, config.train)
+        rows = _named(config, config.train, "train", splits)
+        return held_out(rows, config.path or "")[split == "test"]
     assert name is not None
     return _named(config, name, split, splits)
 
@@ -171,21 +177,6 @@ def _named(config: DataConfig, name: str, role: str, splits: Splits) -> Any:
     )
 
 
-def _tenth(config: DataConfig, rows: Any, *, held: bool) -> Any:
-    """The tenth that is held out, or the rest; chosen by row number alone, so it is the same in every run."""
-    import torch
-
-    from encdec_train.rng import Rng
-
-    if len(rows) < 2:
-        raise ValueError(f"data.path: {config.path} has one row only, so none can be held out for testing")
-    log.info("%s has no test split: a tenth of '%s' is held out", config.path, config.train)
-    order = Rng(0).order("data.held_out", torch.arange(len(rows)))
-    count = max(1, len(rows) // HELD_OUT)
-    chosen = order[:count] if held else order[count:]
-    return rows.select(chosen.sort().values.tolist())
-
-
 def _labelled(config: DataConfig, rows: Any, splits: Splits) -> Any:
     """Checks the label column, and turns classes that are words into numbers, the same in every split."""
     import datasets
@@ -203,3 +194,26 @@ def _labelled(config: DataConfig, rows: Any, splits: Splits) -> Any:
     return rows.cast_column(
         label, datasets.ClassLabel(names=sorted(value for value in known if value is not None))
     )
+
+
+def _content(config: DataConfig, rows: Any) -> Any:
+    """Without `data.column`, the content comes to be called image, audio or text, as in the embedded sets."""
+    kind = (
+        "image"
+        if isinstance(config, ImageDataConfig)
+        else "audio"
+        if isinstance(config, AudioDataConfig)
+        else None
+    )
+    if config.column is not None:
+        content_column(rows, config.column, [kind] if kind else COLUMN_KINDS)
+        return rows
+    if (
+        kind is None
+    ):  # text where a column is called so; else tables and graphs, whose columns keep their names
+        texts = [name for name in rows.features if name.lower() in USUAL["text"]]
+        kind = "text" if texts and "text" not in texts else None
+    if kind is None:
+        return rows
+    found = content_column(rows, None, [kind])
+    return rows if found == kind else rows.rename_column(found, kind)

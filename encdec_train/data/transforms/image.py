@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from encdec_train.data.augment import AugmentConfig, augment
 from encdec_train.data.config import DataConfig, ImageDataConfig
-from encdec_train.data.example import Example, Row, crop_key
+from encdec_train.data.example import Example, Row, crop_key, crop_keys
 from encdec_train.data.transform import Transform
 from encdec_train.registry import transforms
 from encdec_train.rng import Rng
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 @dataclass(kw_only=True)
 class ImageConfig:
     patch: int | None = None  # side of a patch in pixels; none: the data set's own; 1: pixels, for convolutions
+    augment: AugmentConfig | None = None  # of training pictures; none: they stay as they are
 
 
 @transforms.register("image", ImageConfig)
@@ -42,21 +44,33 @@ class ImageTransform(Transform):
         if self.patch < 1 or data.size % self.patch:
             raise Mismatch(f"transform 'image': patches of {self.patch} do not tile pictures of {data.size}")
         self.side = data.size // self.patch
+        if config.augment is not None:
+            config.augment.check()
 
     def specs(self) -> dict[str, Spec]:
         width = self.patch**2 * self.data.channels
         grid = (self.side, self.side)
-        return {"image": Spec(kind="values", width=width, length=self.side**2, coords=2, grid=grid)}
+        crops = self.config.augment.crops if self.config.augment else 1
+        return {"image": Spec(kind="values", width=width, length=self.side**2, coords=2, grid=grid, crops=crops)}
 
     def __call__(self, item: Any, sample: int, rng: Rng, *, clean: bool) -> Row:
         column = self.data.column or "image"
-        pixels = decode(item[column], self.data.size, self.data.channels)
+        pixels = decode(item[column], self.source_size(clean=clean), self.data.channels)
         return {"image": picture(pixels, crop_key(sample, 0))}
 
     def finish(self, batch: Batch, rng: Rng, *, clean: bool) -> Batch:
-        units = batch["image"]
-        images = self.normalize(unpack(units))
-        return {**batch, "image": self.patches(images, units)}
+        units, config = batch["image"], self.config.augment
+        images, keys, crops = unpack(units), units.sites.sample[:, :1], 1
+        if config is not None and not clean:
+            crops = config.crops
+            keys = torch.cat([crop_keys(keys, crop) for crop in range(crops)])
+            images = augment(images.repeat(crops, 1, 1, 1), keys[:, 0], rng, config, self.data.size)
+        return {**batch, "image": self.patches(self.normalize(images), keys, crops)}
+
+    def source_size(self, *, clean: bool) -> int:
+        """Side of the square that a worker hands to the device."""
+        config = self.config.augment
+        return self.data.size if clean or config is None or config.source is None else config.source
 
     def normalize(self, images: Tensor) -> Tensor:
         """(B,C,H,W) in [0,1] -> zero mean and unit deviation over the data set."""
@@ -65,12 +79,12 @@ class ImageTransform(Transform):
         std = torch.tensor(self.data.std, device=images.device).view(shape)
         return (images - mean) / std
 
-    def patches(self, images: Tensor, units: Units) -> Units:
-        """(B,C,H,W) -> units of (B,N,p*p*C) with their places on the lattice."""
+    def patches(self, images: Tensor, keys: Tensor, crops: int) -> Units:
+        """(B,C,H,W) with random keys (B,1) -> units of (B,N,p*p*C) with their places on the lattice."""
         rows, side, p = images.shape[0], self.side, self.patch
         values = images.unflatten(2, (side, p)).unflatten(4, (side, p))  # (B,C,h,p,w,p)
         values = values.permute(0, 2, 4, 3, 5, 1).reshape(rows, side * side, -1)
-        return Units(values=values, sites=lattice(units.sites.sample[:, :1], (side, side)), crops=units.crops)
+        return Units(values=values, sites=lattice(keys, (side, side)), crops=crops)
 
     def preprocess(self) -> dict[str, Any]:
         data = self.data

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -13,11 +12,12 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from encdec_train.data.columns import content_column
 from encdec_train.data.config import DataConfig
 from encdec_train.data.example import Example, Row
 from encdec_train.data.packing import pack, shuffled
 from encdec_train.data.tokenizers import TokenizerKind, load, read_vocabulary, save, train, vocabulary
-from encdec_train.data.tokens import Documents, TokenRows, encode, texts
+from encdec_train.data.tokens import Documents, TokenRows, digest, encode, texts
 from encdec_train.data.transform import Transform
 from encdec_train.registry import transforms
 from encdec_train.rng import Rng
@@ -42,13 +42,14 @@ class TextConfig:
     tokenizer: str | None = None  # a tokenizer.json that exists; none: train one on the training rows
     fit_rows: int = 100_000  # at most so many rows, evenly spread, teach the tokenizer
     layout: Layout = Layout.packed
-    length: int = 128  # tokens of a row; one document alone is cut to it
+    length: int = 128  # tokens of a row
     max_document: int | None = None  # tokens of one document, special ones included; none: `length`
     min_document: int = 4  # tokens, special ones excluded; shorter documents and remainders are left out
     cut: bool = True  # longer documents become several; else only their beginning is kept
     bos: bool = True  # begin every document with [CLS] or <s>
     eos: bool = True  # end it with [SEP] or </s>
     seed: int = 0  # of the order in which documents are packed or joined
+    cache: str | None = None  # folder that keeps encoded texts from run to run; none: encoded anew
 
     @property
     def document(self) -> int:
@@ -87,7 +88,7 @@ class Text(Transform):
         super().__init__(config, data)
         self._vocabulary: Vocabulary | None = None
         self._tokenizer: Tokenizer | None = None
-        self.folder: Path | None = None
+        self._documents: dict[str, Documents] = {}
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -128,6 +129,10 @@ class Text(Transform):
             )
         }
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Workers get rows that are encoded already."""
+        return {**self.__dict__, "_documents": {}, "_tokenizer": None}
+
     def fit(self, rows: Sequence[dict[str, Any]], folder: Path) -> None:
         """Load the tokenizer, or train it on the rows; `folder/tokenizer.json` keeps it either way."""
         config, file = self.config, folder / "tokenizer.json"
@@ -144,35 +149,32 @@ class Text(Transform):
         if not file.is_file():
             save(tokenizer, file)
         tokenizer.encode_special_tokens = True  # "[MASK]" in a text is text
-        self._tokenizer, self.folder = tokenizer, folder
+        self._tokenizer = tokenizer
 
     def _sample(self, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         if not len(rows):
             raise ValueError("transform 'text': there are no rows to train a tokenizer on")
         every = -(-len(rows) // self.config.fit_rows)
         seen = 0
-        for batch in texts(rows, self.column(rows)):
+        for batch in texts(rows, content_column(rows, self.data.column, ("text",))):
             yield from batch[-seen % every :: every]
             seen += len(batch)
 
-    def column(self, rows: Sequence[dict[str, Any]]) -> str:
-        """The column that `data.column` names, else "text", else the first that holds a string."""
-        row = rows[0]
-        if self.data.column is not None:
-            if self.data.column not in row:
-                raise ValueError(f"data.column: '{self.data.column}' is not among {', '.join(row)}")
-            return self.data.column
-        names = [name for name, value in row.items() if isinstance(value, str)]
-        if not names:
-            raise ValueError(f"transform 'text': none of the columns {', '.join(row)} holds text")
-        return "text" if "text" in names else names[0]
+    def documents(self, rows: Any) -> Documents:
+        """The rows, encoded; kept in memory, and in `cache` if there is one."""
+        column = content_column(rows, self.data.column, ("text",))
+        key = digest(rows, column, self.tokenizer)
+        if key not in self._documents:
+            folder = None if self.config.cache is None else Path(self.config.cache)
+            self._documents[key] = encode(rows, column, self.tokenizer, folder, key)
+        return self._documents[key]
 
     def items(self, rows: Sequence[dict[str, Any]], *, clean: bool) -> TokenRows:
         """Rows of pieces. `clean`: the beginning of every document, one per row, in order."""
-        documents = encode(rows, self.column(rows), self.tokenizer, self.folder)
+        documents = self.documents(rows)
         config = self.config
         if clean:
-            length = np.minimum(documents.lengths, config.length - config.extra)
+            length = np.minimum(documents.lengths, config.document - config.extra)
             return _single(documents.tokens, documents.bounds[:-1], length)
         if config.layout is Layout.joined:
             return self._joined(documents)
@@ -226,7 +228,7 @@ class Text(Transform):
                 values=ids,
                 sample=sample if clean else key,
                 fixed=self._fixed(ids),
-                max_len=self.config.length if layout is Layout.joined or clean else self.config.document,
+                max_len=self.config.length if layout is Layout.joined else self.config.document,
             )
         }
 
@@ -275,7 +277,7 @@ class Text(Transform):
             "bos": config.bos,
             "eos": config.eos,
             "vocabulary": vars(self.vocabulary),
-            "tokenizer": json.loads(self.tokenizer.to_str()),
+            "tokenizer": "tokenizer.json",
         }
 
 

@@ -104,10 +104,9 @@ def test_tables(tmp_path, kind):
                 writer.finalize()
     config = TextsConfig(path=str(tmp_path / "it"))
     opened = open_files(config, "train")
-    assert opened[2] == {"id": 3, "sentence": "c", "label": 1}
+    assert opened[2] == {"id": 3, "text": "c", "label": 1}
     assert open_files(config, "test")["label"][:] == [0]  # the same numbers as in training
     assert opened.features["label"].names == ["bad", "good"]
-    assert content_column(opened, None, ["text"]) == "sentence"
 
 
 def test_sounds_are_left_to_soundfile(tmp_path):
@@ -136,6 +135,22 @@ def test_pictures_and_sounds_within_parquet(tmp_path, typed):
     assert opened[0]["image"].size == (6, 4)
     assert opened[0]["audio"]["bytes"][:4] == b"RIFF"
     assert content_column(opened, None, ["audio"]) == "audio"
+
+
+def test_the_content_has_one_name_unless_it_is_named(tmp_path):
+    paint(tmp_path / "a.png")
+    value = {"bytes": (tmp_path / "a.png").read_bytes(), "path": None}
+    row = {"title": ["a"], "img": [value], "TEXT": ["b"]}
+    datasets.Dataset.from_dict(row).to_parquet(tmp_path / "x.parquet")
+    path = str(tmp_path / "x.parquet")
+    row = open_files(ImagesConfig(path=path, test="train"), "train")[0]
+    assert list(row) == ["title", "image", "TEXT"] and row["image"].size == (6, 4)
+    assert list(open_files(TextsConfig(path=path, test="train"), "train")[0]) == ["title", "img", "text"]
+    named = open_files(TextsConfig(path=path, test="train", column="title"), "train")
+    assert named[0]["title"] == "a" and "TEXT" in named[0]
+    assert "holds text, the transform reads image" in complaint(
+        ImagesConfig(path=path, test="train", column="title")
+    )
 
 
 def test_joined_splits(tmp_path):

@@ -1,0 +1,136 @@
+"""Sounds: decoded, brought to one rate and one length in a worker."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import gcd
+from typing import Any
+
+import numpy as np
+import torch
+
+from encdec_train.data.columns import content_column
+from encdec_train.data.config import AudioDataConfig, DataConfig
+from encdec_train.data.example import Example, Row, crop_key
+from encdec_train.data.transform import Transform
+from encdec_train.registry import transforms
+from encdec_train.rng import Rng
+from encdec_train.types import Mismatch, Spec
+
+
+@dataclass(kw_only=True)
+class WaveformConfig:
+    normalize: bool = True  # each example to zero mean and unit variance over its real samples
+
+
+@transforms.register("waveform", WaveformConfig)
+class WaveformTransform(Transform):
+    """view `audio`: rate * seconds samples of one channel; longer sounds are cut anywhere, shorter ones padded."""
+
+    config: WaveformConfig
+    data: AudioDataConfig
+
+    def __init__(self, config: WaveformConfig, data: DataConfig) -> None:
+        if not isinstance(data, AudioDataConfig):
+            raise Mismatch(f"transform 'waveform' needs sounds, data gives {type(data).__name__}")
+        if data.rate < 1 or data.seconds <= 0:
+            raise Mismatch(f"data: rate {data.rate} and seconds {data.seconds} must be above 0")
+        super().__init__(config, data)
+        self.length = round(data.rate * data.seconds)
+
+    def specs(self) -> dict[str, Spec]:
+        return {"audio": Spec(kind="values", width=1, length=self.length)}
+
+    def items(self, rows: Sequence[dict[str, Any]], *, clean: bool) -> Sequence[Any]:
+        """The rows, with the column that holds sounds under the name `audio`."""
+        from datasets import Dataset
+
+        if not isinstance(rows, Dataset):
+            return rows
+        column = content_column(rows, self.data.column, ("audio",))
+        if column == "audio":
+            return rows
+        other = [name for name in rows.features if name == "audio"]
+        return rows.remove_columns(other).rename_column(column, "audio")
+
+    def __call__(self, item: Any, sample: int, rng: Rng, *, clean: bool) -> Row:
+        sound = decode(item["audio"], self.data.rate)
+        spare = len(sound) - self.length
+        if spare > 0:
+            start = spare // 2 if clean else int(rng.integers("waveform.crop", spare + 1, sample))
+            sound = sound[start : start + self.length]
+        if self.config.normalize:
+            sound = normalize(sound)
+        values = torch.zeros(self.length, 1)
+        values[: len(sound), 0] = torch.from_numpy(sound)
+        valid = None if spare >= 0 else torch.arange(self.length) < len(sound)
+        return {"audio": Example(values=values, sample=crop_key(sample, 0), valid=valid)}
+
+    def preprocess(self) -> dict[str, Any]:
+        return {
+            "kind": "audio",
+            "rate": self.data.rate,
+            "samples": self.length,
+            "channels": 1,
+            "normalize": self.config.normalize,
+        }
+
+
+def decode(source: Any, rate: int) -> np.ndarray:
+    """A sound's encoded bytes or path, `datasets`' record of it, or samples at `rate` -> float32 (N,).
+
+    Raises:
+        ValueError: it cannot be read or is empty; names the file where there is one.
+    """
+    name, sound, own_rate = read(source, rate)
+    if sound.ndim == 2:
+        sound = sound.mean(1)
+    if sound.ndim != 1 or not len(sound):
+        raise ValueError(f"{name}: holds no samples, its shape is {sound.shape}")
+    if not np.isfinite(sound).all():
+        raise ValueError(f"{name}: holds samples that are not finite")
+    return resample(sound.astype(np.float32, copy=False), own_rate, rate)
+
+
+def read(source: Any, rate: int) -> tuple[str, np.ndarray, int]:
+    """A name for messages, (N,) or (N,channels) samples, and their rate."""
+    if isinstance(source, np.ndarray | list | tuple):
+        return "sound", np.asarray(source, dtype=np.float32), rate
+    if isinstance(source, dict) and source.get("array") is not None:
+        name = str(source.get("path") or "sound")
+        return name, np.asarray(source["array"], dtype=np.float32), int(source.get("sampling_rate") or rate)
+    if isinstance(source, dict):
+        name = str(source.get("path") or "sound")
+        return name, *read_file(name, source["path"] if source.get("bytes") is None else source["bytes"])
+    name = "sound" if isinstance(source, bytes) else str(source)
+    return name, *read_file(name, source)
+
+
+def read_file(name: str, source: Any) -> tuple[np.ndarray, int]:
+    """Samples (N,channels) and rate of an encoded sound, given as bytes or as a path."""
+    import soundfile
+
+    try:
+        return soundfile.read(
+            io.BytesIO(source) if isinstance(source, bytes) else source, dtype="float32", always_2d=True
+        )
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:
+        raise ValueError(f"{name}: not a readable sound ({error})") from error
+
+
+def resample(sound: np.ndarray, own_rate: int, rate: int) -> np.ndarray:
+    """(N,) at `own_rate` -> (N * rate / own_rate,) by a polyphase filter."""
+    if own_rate == rate:
+        return sound
+    from scipy.signal import resample_poly
+
+    common = gcd(own_rate, rate)
+    return resample_poly(sound, rate // common, own_rate // common).astype(np.float32)
+
+
+def normalize(sound: np.ndarray) -> np.ndarray:
+    """Zero mean and unit variance; silence stays silent. The constant is that of the published preprocessing."""
+    centred = sound - sound.mean()
+    return (centred / np.sqrt(centred.var() + 1e-7)).astype(np.float32)

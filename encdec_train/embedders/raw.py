@@ -1,0 +1,48 @@
+"""The values themselves: for encoders whose first layer is the projection (graph networks on node features).
+
+The mask vector stands among the raw features, as GraphMAE's [MASK] token does (Hou et al. 2022,
+arXiv:2205.10803, section 3), and starts at zero as in its code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from encdec_train.nn.mask import MaskVector
+from encdec_train.registry import embedders
+from encdec_train.types import Mismatch, Plan, Sites, Spec, Tokens, Units, gather_rows
+
+
+@dataclass(kw_only=True)
+class RawEmbedderConfig:
+    def spec(self, view: Spec) -> Spec:
+        if view.kind != "values":
+            raise Mismatch(f"embedder 'raw' needs values, the view gives {view.kind}")
+        return replace(view, kind="vectors", features=view.width, raw=view)
+
+
+@embedders.register("raw", RawEmbedderConfig)
+class Raw(nn.Module):
+    """(B,N,C) values are (B,N,C) vectors."""
+
+    def __init__(self, config: RawEmbedderConfig, view: Spec, *, mask: bool) -> None:
+        super().__init__()
+        self.mask = MaskVector(view.width, std=0.0) if mask else None
+
+    def sites(self, units: Units) -> Sites:
+        return units.sites
+
+    def features(self, units: Units, sites: Sites, keep: Tensor | None) -> Tensor:
+        """(B,K or N,C)."""
+        values = units.values.float()
+        return values if keep is None else gather_rows(values, keep)
+
+    def place(self, features: Tensor, plan: Plan) -> Tokens:
+        x, sites = features, plan.sites
+        if plan.replace is not None and self.mask is not None:
+            x = self.mask(x, plan.replace)
+        if plan.keep is not None:
+            sites = sites.take(plan.keep)
+        return Tokens(x=x, sites=sites)

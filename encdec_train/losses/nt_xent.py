@@ -1,0 +1,64 @@
+"""NT-Xent, the normalised and temperature-scaled cross-entropy of SimCLR.
+
+Chen et al. 2020 (arXiv:2002.05709), equation 1: each vector is to find the other crop of its picture among
+all other vectors of the batch. With more than two crops the log-probabilities of the positives are averaged
+(Khosla et al. 2020, arXiv:2004.11362, equation 2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from encdec_train.nn.gather import gather_ranks, world
+from encdec_train.registry import losses
+from encdec_train.types import Mismatch, Spec, Term
+
+
+@dataclass(kw_only=True)
+class NtXentConfig:
+    temperature: float = 0.1  # divides the cosine similarities
+
+    def check(self, prediction: Spec, goal: Spec | None) -> None:
+        if self.temperature <= 0:
+            raise Mismatch(f"loss 'nt_xent'.temperature: {self.temperature} is not above 0")
+        if prediction.kind != "vectors":
+            raise Mismatch(f"loss 'nt_xent' compares vectors, the head gives {prediction.kind}")
+
+
+@losses.register("nt_xent", NtXentConfig)
+class NtXent(nn.Module):
+    """Crops of the same pictures, each (B,C), against each other; the batch is that of all ranks."""
+
+    def __init__(self, config: NtXentConfig, goal: Spec | None) -> None:
+        super().__init__()
+        self.temperature = config.temperature
+
+    def forward(self, left: list[Tensor], right: list[Tensor], *, same: bool) -> Term:
+        """The sum over this rank's V * B vectors, V crops of B pictures.
+
+        Raises:
+            ValueError: there is one crop only, so nothing to agree with.
+        """
+        crops = left if same else left + right
+        if len(crops) < 2:
+            raise ValueError("loss 'nt_xent' needs two crops or paths to compare, it is given one")
+        z = F.normalize(torch.stack(crops, 1).float(), dim=-1)  # (B,V,C)
+        pictures, views = z.shape[:2]
+        everyone = gather_ranks(z).flatten(0, 1)  # (world*B*V,C)
+        with torch.autocast(z.device.type, enabled=False):
+            logits = z.flatten(0, 1) @ everyone.T / self.temperature  # (B*V,world*B*V)
+        own = torch.arange(pictures * views, device=z.device) + world()[0] * pictures * views
+        logits = logits.scatter(1, own[:, None], float("-inf"))
+        positives = logits.gather(1, _others(own, views))  # (B*V,V-1)
+        rows = logits.logsumexp(1) - positives.mean(1)
+        return Term(rows.sum(), torch.full((), rows.numel(), dtype=rows.dtype, device=rows.device))
+
+
+def _others(own: Tensor, views: int) -> Tensor:
+    """(M,V-1) columns of the other crops of the picture whose crop stands in column `own` (M,)."""
+    turn = torch.arange(1, views, device=own.device)
+    return own[:, None] // views * views + (own[:, None] % views + turn) % views

@@ -1,0 +1,141 @@
+import pytest
+import torch
+
+from encdec_train.encoders.resnet import ResidualBlock, ResNet, ResNetConfig, Stem
+from encdec_train.types import Mismatch, Sites, Spec, Tokens
+
+TINY = {"layers": [1, 1], "channels": 4, "block": ResidualBlock.basic, "stem": Stem.small}
+
+
+def vectors(grid, width=3, **changes):
+    return Spec(kind="vectors", width=width, length=grid[0] * grid[1], grid=grid, coords=2, **changes)
+
+
+def tokens(grid, width=3, rows=2):
+    n = grid[0] * grid[1]
+    key = torch.tensor([5, 9])[:rows, None].expand(rows, n)
+    sites = Sites(sample=key, place=torch.arange(n).expand(rows, n), grid=grid)
+    return Tokens(x=torch.randn(rows, n, width), sites=sites)
+
+
+def test_resnet50_has_the_parameters_of_torchvisions_without_its_classifier():
+    with torch.device("meta"):
+        model = ResNet(ResNetConfig(), vectors((224, 224)))
+    assert sum(p.numel() for p in model.parameters()) == 25_557_032 - 2_049_000
+    assert model.width == ResNetConfig().width == 2048
+
+
+def test_resnet18_and_a_double_width():
+    with torch.device("meta"):
+        config = ResNetConfig(layers=[2, 2, 2, 2], block=ResidualBlock.basic)
+        small = ResNet(config, vectors((224, 224)))
+        wide = ResNet(ResNetConfig(multiplier=2), vectors((224, 224)))
+    assert sum(p.numel() for p in small.parameters()) == 11_689_512 - 513_000  # torchvision's resnet18
+    assert small.width == 512 and wide.width == 4096
+
+
+@pytest.mark.parametrize("stem", list(Stem))
+@pytest.mark.parametrize("grid", [(32, 32), (17, 24)])
+def test_what_comes_out_is_what_the_spec_says(stem, grid):
+    config = ResNetConfig(**{**TINY, "stem": stem})
+    model, given = ResNet(config, vectors(grid)), tokens(grid)
+    spec, found = config.spec(vectors(grid)), model(given)
+    assert found.x.shape == (2, spec.length, spec.width)
+    assert found.sites.grid == spec.grid
+    assert spec.rows == "coarse"
+    assert found.sites.sample[:, 0].tolist() == [5, 9]
+    assert found.sites.place[1].tolist() == list(range(spec.length))
+
+
+def test_sites_are_in_row_major_order():
+    """A change in the lower right corner reaches the last site first."""
+    model, given = ResNet(ResNetConfig(**TINY), vectors((16, 16))).eval(), tokens((16, 16))
+    changed = given.x.clone()
+    changed[:, -1] += 1
+    difference = (model(Tokens(x=changed, sites=given.sites)).x - model(given).x).abs().sum(-1)
+    assert difference.argmax(1).tolist() == [63, 63]
+    assert difference[:, 0].max() == 0
+
+
+def test_zero_init_makes_blocks_without_projection_the_identity():
+    config = ResNetConfig(**{**TINY, "layers": [2]})
+    block = ResNet(config, vectors((8, 8))).stages[0][0]
+    x = torch.rand(2, 4, 8, 8)
+    assert torch.equal(block(x), x)
+    config.zero_init = False
+    assert not torch.equal(ResNet(config, vectors((8, 8))).stages[0][0](x), x)
+
+
+def test_stages_that_are_asked_for_are_kept():
+    model = ResNet(ResNetConfig(**TINY, emit=[0, 1]), vectors((8, 8)))
+    found = model(tokens((8, 8)))
+    assert found.layers[0].shape == (2, 64, 4)
+    assert torch.equal(found.layers[1], found.x)
+
+
+def test_every_parameter_gets_a_gradient():
+    model = ResNet(ResNetConfig(**TINY), vectors((8, 8)))
+    model(tokens((8, 8))).x.square().sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("upstream", "named"),
+    [
+        (Spec(kind="ids", width=9), "vectors"),
+        (Spec(kind="vectors", width=9, length=4), "lattice"),
+        (Spec(kind="vectors", width=9, length=4, grid=(4,)), "1 dimensions"),
+        (vectors((4, 4), prefix=1), "prefix"),
+    ],
+)
+def test_what_it_cannot_read_is_refused(upstream, named):
+    with pytest.raises(Mismatch, match=named):
+        ResNetConfig().spec(upstream)
+
+
+@pytest.mark.parametrize("changes", [{"layers": []}, {"layers": [1, 0]}, {"channels": 0}, {"emit": [4]}])
+def test_values_out_of_range_are_refused(changes):
+    with pytest.raises(Mismatch, match=next(iter(changes))):
+        ResNetConfig(**changes).spec(vectors((8, 8)))
+
+
+def test_dropped_sites_are_refused():
+    given = tokens((8, 8))
+    kept = Tokens(x=given.x[:, :9], sites=given.sites.take(torch.arange(9).expand(2, 9)))
+    with pytest.raises(Mismatch, match="lattice"):
+        ResNet(ResNetConfig(**TINY), vectors((8, 8)))(kept)
+
+
+def test_resnet50_equals_transformers():
+    """An independent implementation (Hugging Face transformers) with the same random weights."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    theirs = transformers.ResNetModel(transformers.ResNetConfig()).eval()
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            torch.nn.init.uniform_(module.weight, 0.2, 0.6)  # deep sums stay in range
+            torch.nn.init.normal_(module.bias, std=0.1)
+    ours = ResNet(ResNetConfig(), vectors((64, 64))).eval()
+    ours.load_state_dict({our_name(name): value for name, value in theirs.state_dict().items()})
+    given = tokens((64, 64))
+    with torch.no_grad():
+        found = ours(given).x
+        picture = given.x.unflatten(1, (64, 64)).permute(0, 3, 1, 2)
+        expected = theirs(picture).last_hidden_state.flatten(2).transpose(1, 2)
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def our_name(name):
+    """transformers' name of a ResNet weight -> ours."""
+    if name.startswith("embedder"):
+        kind, rest = name.removeprefix("embedder.embedder.").split(".", 1)
+        return f"{ {'convolution': 'stem', 'normalization': 'norm'}[kind]}.{rest}"
+    _, _, stage, _, block, part, rest = name.split(".", 6)
+    if part == "shortcut":
+        kind, rest = rest.split(".", 1)
+        return f"stages.{stage}.{block}.shortcut.{ {'convolution': 0, 'normalization': 1}[kind]}.{rest}"
+    index, kind, rest = rest.split(".", 2)
+    return f"stages.{stage}.{block}.{ {'convolution': 'convs', 'normalization': 'norms'}[kind]}.{index}.{rest}"

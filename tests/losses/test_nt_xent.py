@@ -1,0 +1,128 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from encdec_train.losses.nt_xent import NtXent, NtXentConfig
+from encdec_train.types import Mismatch, Spec
+
+
+def closed_form(crops, temperature):
+    """Equation 1 of the paper, written out pair by pair in float64: (sum over all vectors, their number)."""
+    z = [torch.nn.functional.normalize(crop.double(), dim=1) for crop in crops]
+    pictures, total, count = len(z[0]), 0.0, 0
+    for i in range(pictures):
+        for a in range(len(z)):
+            others = [(k, b) for k in range(pictures) for b in range(len(z)) if (k, b) != (i, a)]
+            similar = {(k, b): (z[a][i] @ z[b][k] / temperature).exp() for k, b in others}
+            positives = [(i, b) for b in range(len(z)) if b != a]
+            below = sum(similar.values())
+            total = total - sum((similar[p] / below).log() for p in positives) / len(positives)
+            count += 1
+    return total, count
+
+
+def vectors(crops, rows=5, width=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(rows, width, generator=generator) for _ in range(crops)]
+
+
+def loss(temperature=0.2):
+    return NtXent(NtXentConfig(temperature=temperature), None)
+
+
+@pytest.mark.parametrize("crops", [2, 3])
+@pytest.mark.parametrize("temperature", [0.07, 0.5])
+def test_it_equals_the_papers_equation(crops, temperature):
+    z = vectors(crops)
+    term = loss(temperature)(z, z, same=True)
+    total, count = closed_form(z, temperature)
+    assert term.count.item() == count == 5 * crops
+    torch.testing.assert_close(term.sum.double(), total, rtol=1e-5, atol=1e-5)
+
+
+def test_two_sides_are_all_compared():
+    left, right = vectors(1), vectors(1, seed=1)
+    both = loss()(left, right, same=False)
+    torch.testing.assert_close(both.sum.double(), closed_form(left + right, 0.2)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_equal_the_papers_equation():
+    z = [crop.requires_grad_() for crop in vectors(2)]
+    found = torch.autograd.grad(loss()(z, z, same=True).mean, z)
+    total, count = closed_form(z, 0.2)
+    for ours, theirs in zip(found, torch.autograd.grad(total / count, z), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_it_equals_lightly():
+    try:
+        from lightly.loss import NTXentLoss
+    except (ImportError, RuntimeError) as error:  # a torchvision that does not fit this torch raises the latter
+        pytest.skip(f"lightly: {error}")
+    for temperature in (0.1, 0.5):
+        z = vectors(2, rows=32, width=16)
+        expected = NTXentLoss(temperature=temperature)(*z)
+        torch.testing.assert_close(loss(temperature)(z, z, same=True).mean, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_length_does_not_count_and_agreement_helps():
+    z = vectors(2)
+    first = loss()(z, z, same=True).mean
+    scaled = [z[0] * 3, z[1] * torch.rand(5, 1).add(0.1)]
+    torch.testing.assert_close(loss()(scaled, scaled, same=True).mean, first)
+    agreeing = [z[0], z[0] + 0.01 * z[1]]
+    assert loss()(agreeing, agreeing, same=True).mean < first
+
+
+def test_it_stays_in_float32_under_autocast():
+    z = vectors(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = loss(0.07)([crop.bfloat16() for crop in z], [], same=True)
+    expected = loss(0.07)([crop.bfloat16().float() for crop in z], [], same=True)
+    assert found.sum.dtype == torch.float32
+    torch.testing.assert_close(found.sum, expected.sum)
+
+
+def test_one_crop_and_bad_values_are_refused():
+    with pytest.raises(ValueError, match="two crops"):
+        loss()(vectors(1), [], same=True)
+    with pytest.raises(Mismatch, match="temperature"):
+        NtXentConfig(temperature=0.0).check(Spec(kind="vectors", width=4), None)
+    with pytest.raises(Mismatch, match="vectors"):
+        NtXentConfig().check(Spec(kind="ids", width=4), None)
+
+
+RANK = """
+import sys, torch, torch.distributed as dist
+from encdec_train.losses.nt_xent import NtXent, NtXentConfig
+folder, rank = sys.argv[1], int(sys.argv[2])
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+mine = [crop.chunk(2)[rank].clone().requires_grad_() for crop in torch.load(f"{folder}/z.pt")]
+term = NtXent(NtXentConfig(temperature=0.2), None)(mine, mine, same=True)
+total = torch.stack([term.sum.detach(), term.count])
+dist.all_reduce(total)
+gradients = torch.autograd.grad(term.sum / total[1], mine)
+torch.save((total, gradients), f"{folder}/{rank}.pt")
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.skipif(not dist.is_available(), reason="torch without torch.distributed")
+def test_two_ranks_see_the_global_batch(tmp_path):
+    """Sums, counts and gradients of two ranks are those of one process with all rows."""
+    z = [crop.requires_grad_() for crop in vectors(2, rows=6)]
+    torch.save([crop.detach() for crop in z], tmp_path / "z.pt")
+    command = [sys.executable, "-c", RANK, str(tmp_path)]
+    ranks = [subprocess.Popen([*command, str(rank)]) for rank in range(2)]
+    assert [process.wait(timeout=120) for process in ranks] == [0, 0]
+    totals, gradients = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True)
+    whole = loss()(z, z, same=True)
+    for total in totals:
+        torch.testing.assert_close(total, torch.stack([whole.sum.detach(), whole.count]))
+    for crop, expected in enumerate(torch.autograd.grad(whole.mean, z)):
+        torch.testing.assert_close(torch.cat([gradients[rank][crop] for rank in range(2)]), expected)
