@@ -105,8 +105,8 @@ def test_the_column_with_sounds_is_found():
     "source, text",
     [
         ({"bytes": b"no sound", "path": "folder/broken.wav"}, "folder/broken.wav: not a readable sound"),
-        ("missing.wav", "missing.wav: not a readable sound"),
-        ({"bytes": None, "path": None}, "sound: not a readable sound"),
+        ("missing.wav", "missing.wav: there is no such file"),
+        ({"bytes": None, "path": None}, "sound: holds neither bytes nor a path"),
         (
             {"bytes": encoded(np.zeros(0, np.float32), 8000), "path": "empty.wav"},
             "empty.wav: holds no samples",
