@@ -119,7 +119,7 @@ def _embedder_width(config: TrainConfig, embedder: str) -> int | None:
 
 
 def _check_path(config: TrainConfig, wiring: Wiring, name: str, path: Path) -> None:
-    """view -> embedder -> corruption -> encoder -> bottleneck, as specs."""
+    """View -> embedder -> corruption -> encoder -> bottleneck, as specs."""
     where = f"path.{name}"
     view = _view(config, wiring, where, path.view)
     sites = _check_embedder(config, wiring, where, path, view) if view is not None else None
@@ -174,9 +174,7 @@ def _view(config: TrainConfig, wiring: Wiring, where: str, view: str) -> Spec | 
     return wiring.views[view]
 
 
-def _check_embedder(
-    config: TrainConfig, wiring: Wiring, where: str, path: Path, view: Spec
-) -> Spec | None:
+def _check_embedder(config: TrainConfig, wiring: Wiring, where: str, path: Path, view: Spec) -> Spec | None:
     embedder = _find(config, wiring, where, "embedder", path.embedder)
     if embedder is None:
         return None
@@ -188,7 +186,7 @@ def _check_embedder(
 
 
 def _check_objective(config: TrainConfig, wiring: Wiring, name: str, objective: Any) -> None:
-    """decoder -> head -> loss against the target; or heads and a loss on vectors."""
+    """Decoder -> head -> loss against the target; or heads and a loss on vectors."""
     where = f"objective.{name}"
     used = _paths_of(objective)
     missing = [path for path in used if path not in wiring.paths]
@@ -361,9 +359,7 @@ def dry_run(config: TrainConfig, wiring: Wiring, *, rows: int = 2) -> Dry:
             f"{len(stray)} parameters get no gradient: {', '.join(stray[:5])}"
             f"{' ...' if len(stray) > 5 else ''} (declare them in stage.unused if that is meant)"
         )
-    return Dry(
-        parameters=count_parameters(parts), flops=counter.get_total_flops(), rows=rows, unused=unused
-    )
+    return Dry(parameters=count_parameters(parts), flops=counter.get_total_flops(), rows=rows, unused=unused)
 
 
 def _freeze_path(parts: Parts, path: Path) -> None:
@@ -385,9 +381,7 @@ def count_parameters(parts: Parts) -> dict[str, int]:
 
 def meta_batch(views: dict[str, Spec], derived: Iterable[str], rows: int) -> Batch:
     """A batch of the right shapes on the meta device."""
-    return {
-        name: _meta_units(spec, rows) for name, spec in views.items() if name not in set(derived)
-    }
+    return {name: _meta_units(spec, rows) for name, spec in views.items() if name not in set(derived)}
 
 
 def _meta_units(spec: Spec, rows: int) -> Units:

@@ -160,10 +160,6 @@ class RungConfig:
     commit: str | None = None
 
 
-def _parts() -> Any:
-    return field(default_factory=dict)
-
-
 @dataclass(kw_only=True)
 class TrainConfig:
     """One run. Every noun is a dict keyed by name; unnamed is `main`."""
@@ -173,16 +169,16 @@ class TrainConfig:
     recipe_name: str | None = None  # filled from `+recipe=`
     data: Any = None
     transform: Any = None
-    embedder: dict[str, Any] = _parts()
-    corruption: dict[str, Any] = _parts()
-    encoder: dict[str, Any] = _parts()
-    bottleneck: dict[str, Any] = _parts()
-    decoder: dict[str, Any] = _parts()
-    head: dict[str, Any] = _parts()
-    target: dict[str, Any] = _parts()
-    loss: dict[str, Any] = _parts()
-    objective: dict[str, Any] = _parts()
-    probe: dict[str, Any] = _parts()
+    embedder: dict[str, Any] = field(default_factory=dict)
+    corruption: dict[str, Any] = field(default_factory=dict)
+    encoder: dict[str, Any] = field(default_factory=dict)
+    bottleneck: dict[str, Any] = field(default_factory=dict)
+    decoder: dict[str, Any] = field(default_factory=dict)
+    head: dict[str, Any] = field(default_factory=dict)
+    target: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=dict)
+    objective: dict[str, Any] = field(default_factory=dict)
+    probe: dict[str, Any] = field(default_factory=dict)
     path: dict[str, PathConfig] = field(default_factory=lambda: {"main": PathConfig()})
     derive: dict[str, str] = field(default_factory=dict)  # view name: path whose tokens it is
     teacher: dict[str, TeacherConfig] = field(default_factory=dict)
@@ -203,9 +199,13 @@ class TrainConfig:
         return self.recipe_name or "custom"
 
 
-NAMED = tuple(f.name for f in fields(TrainConfig) if f.default_factory is dict and f.name in (
-    "embedder", "corruption", "encoder", "bottleneck", "decoder", "head", "target", "loss", "objective", "probe"
-))
+NAMED = tuple(
+    f.name
+    for f in fields(TrainConfig)
+    if f.default_factory is dict
+    and f.name
+    in ("embedder", "corruption", "encoder", "bottleneck", "decoder", "head", "target", "loss", "objective", "probe")
+)
 SINGLE = ("data", "transform", "optim")
 
 

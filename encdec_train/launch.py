@@ -146,8 +146,7 @@ def probe_command(arguments: Sequence[str]) -> int:
         config.probe = {name: config.probe.get(name) or probes.parts[name][0]() for name in chosen}
     for name, found in probe(run, config).items():
         print(
-            f"{name}: {found['metric']} {found['value']:.4f}, untrained {found['untrained']:.4f} "
-            f"({found['protocol']})"
+            f"{name}: {found['metric']} {found['value']:.4f}, untrained {found['untrained']:.4f} ({found['protocol']})"
         )
     return 0
 

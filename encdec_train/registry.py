@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterable
 from dataclasses import is_dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
@@ -27,7 +27,7 @@ class Registry:
         named: the noun is a dict keyed by name in a configuration (`encoder.main`), not a single node.
     """
 
-    all: dict[str, Registry] = {}
+    all: ClassVar[dict[str, Registry]] = {}
 
     def __init__(self, noun: str, *, named: bool = True) -> None:
         self.noun, self.named = noun, named

@@ -35,7 +35,10 @@ def describe(config: TrainConfig, wiring: Wiring, dry: Dry) -> dict[str, Any]:
         "data": {"set": config.data.path or Registry.all["data"].name(config.data), "views": _views(wiring)},
         "paths": {name: _chain(wiring, name, path) for name, path in wiring.paths.items()},
         "parts": {
-            f"{noun}.{name}": {"part": Registry.all[noun].name(part), "parameters": dry.parameters.get(f"{noun}.{name}", 0)}
+            f"{noun}.{name}": {
+                "part": Registry.all[noun].name(part),
+                "parameters": dry.parameters.get(f"{noun}.{name}", 0),
+            }
             for noun in NAMED
             for name, part in getattr(config, noun).items()
         },
@@ -109,7 +112,8 @@ def as_text(facts: dict[str, Any]) -> str:
         if paper["value"] is not None:
             lines.append(f"  {paper['metric']} {paper['value']}")
         if paper["params"]:
-            lines.append(f"  {paper['params']:,.0f} parameters published for {_of(paper['params_of'])}; here {paper['params_here']:,}")
+            published = f"{paper['params']:,.0f} parameters published for {_of(paper['params_of'])}"
+            lines.append(f"  {published}; here {paper['params_here']:,}")
     return "\n".join(lines)
 
 

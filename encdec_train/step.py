@@ -58,7 +58,7 @@ class Parts(nn.Module):
 
     @torch.no_grad()
     def update_teacher(self, teacher: str, momentum: float) -> None:
-        """teacher <- momentum * teacher + (1 - momentum) * student; buffers are copied."""
+        """Teacher <- momentum * teacher + (1 - momentum) * student; buffers are copied."""
         copies: Any = self.teachers[teacher]
         for noun, named in copies.items():
             for name, part in named.items():
@@ -111,9 +111,7 @@ class Step:
     def sites(self, path: Path) -> Sites:
         """Where the tokens of this view stand, before any corruption."""
         key = Path(view=path.view, embedder=path.embedder)
-        return self.once(
-            "sites", key, lambda: self.part("embedder", path.embedder).sites(self.units(path.view))
-        )
+        return self.once("sites", key, lambda: self.part("embedder", path.embedder).sites(self.units(path.view)))
 
     def plan(self, path: Path) -> Plan:
         """What the path's corruption decided; the decoder's side of it for a reply path."""

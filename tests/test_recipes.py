@@ -8,8 +8,8 @@ import torch
 from encdec_train.build import check, dry_run, make_transform
 from encdec_train.export.encoder import load
 from encdec_train.launch import compose
-from encdec_train.train.rundir import read_json
 from encdec_train.train.run import train
+from encdec_train.train.rundir import read_json
 from tests.runs import RECIPE_NAMES, small
 
 

@@ -1,1 +1,1 @@
-
+"""What a decoder may read of an encoder."""

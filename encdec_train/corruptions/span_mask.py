@@ -25,9 +25,7 @@ _LAST = torch.iinfo(torch.int64).max
 class SpanMaskConfig:
     start: float = 0.065  # p: share of a row's real sites that start a span
     length: int = 10  # M: sites of a span
-    capacity: float | None = (
-        None  # share of the sites that is predicted at most; none: all that spans can hide
-    )
+    capacity: float | None = None  # share of the sites that is predicted at most; none: all that spans can hide
 
     replaces = True
 
@@ -48,9 +46,7 @@ class SpanMaskConfig:
         if self.capacity is not None and not 0 < self.capacity <= 1:
             raise Mismatch(f"corruption 'span_mask'.capacity: {self.capacity} is not in (0, 1]")
         if sites.length and sites.length <= self.length:
-            raise Mismatch(
-                f"corruption 'span_mask'.length: a span of {self.length} hides all of {sites.length} sites"
-            )
+            raise Mismatch(f"corruption 'span_mask'.length: a span of {self.length} hides all of {sites.length} sites")
         return sites
 
 

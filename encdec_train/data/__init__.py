@@ -1,1 +1,1 @@
-
+"""From rows to batches: sources, transforms, order, collation."""

@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(kw_only=True)
 class DataConfig:
-    path: str | None = (
-        None  # hub name, folder of images or audio, parquet, arrow, csv, json or text; none: embedded
-    )
+    path: str | None = None  # hub name, folder of images or audio, parquet, arrow, csv, json or text; none: embedded
     subset: str | None = None  # configuration name of a hub data set
     train: str = "train"  # split that is trained on
     test: str | None = "test"  # split that probes are scored on; none: a tenth of the training split

@@ -24,9 +24,7 @@ class Example:
     fixed: Tensor | None = None  # (N,) bool
     valid: Tensor | None = None  # (N,) bool, False = padding inside a fixed length; None = all real
     doc: Tensor | None = None  # (N,) int64 document within the row, -1 = the padding at its end
-    segments: Sequence[int] | None = (
-        None  # with doc: document lengths, then the padding's (maybe 0); sums to N
-    )
+    segments: Sequence[int] | None = None  # with doc: document lengths, then the padding's (maybe 0); sums to N
     edges: Tensor | None = None  # (2,E) int64 within the example
     grid: tuple[int, ...] | None = None
     max_len: int = 0  # static bound on a document's length
@@ -129,4 +127,4 @@ def _bounds(examples: Sequence[Example]) -> Tensor | None:
 def _edges(examples: Sequence[Example], n: int) -> Tensor | None:
     if examples[0].edges is None:
         return None
-    return torch.cat([example.edges + i * n for i, example in enumerate(examples)], 1)  # type: ignore[operator]
+    return torch.cat([example.edges + i * n for i, example in enumerate(examples)], 1)  # type: ignore[operator, misc]

@@ -94,12 +94,10 @@ def collate_step(rows: Sequence[tuple[int, Row]]) -> tuple[int, Batch]:
     return rows[0][0], collate([row for _, row in rows])
 
 
-def make_loader(
-    dataset: StepDataset, sampler: StepSampler, *, workers: int
-) -> DataLoader[tuple[int, Batch]]:
+def make_loader(dataset: StepDataset, sampler: StepSampler, *, workers: int) -> DataLoader[tuple[int, Batch]]:
     """A loader whose samples do not depend on the number of workers."""
     return DataLoader(
-        dataset,
+        dataset,  # type: ignore[arg-type]  # a batch sampler of (step, item) keys
         batch_sampler=sampler,
         collate_fn=collate_step,
         num_workers=workers,

@@ -1,1 +1,1 @@
-
+"""Memory to predicted rows."""

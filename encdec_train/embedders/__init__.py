@@ -1,1 +1,1 @@
-
+"""Units to tokens."""

@@ -1,6 +1,6 @@
 """A table of vectors for ids: words, codes, atoms, categories.
 
-With `place` positions, token types and a norm it is BERT's input (Devlin et al. 2019, figure 2); with none of them T5's.
+With `place` positions, token types and a norm it is BERT's input (Devlin et al. 2019, figure 2); without, T5's.
 """
 
 from __future__ import annotations
@@ -59,9 +59,7 @@ class IdsConfig:
         if not given:
             raise Mismatch("embedder 'ids'.positions: the view's documents have no bound, so give a number")
         if needed > given:
-            raise Mismatch(
-                f"embedder 'ids'.positions: {given}, but the view's documents have {needed} places"
-            )
+            raise Mismatch(f"embedder 'ids'.positions: {given}, but the view's documents have {needed} places")
 
 
 @embedders.register("ids", IdsConfig)

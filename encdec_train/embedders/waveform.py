@@ -28,9 +28,7 @@ Count = TypeVar("Count", int, Tensor)
 class WaveformEmbedderConfig:
     width: int | None = None  # none: the width of the encoder that reads it
     channels: list[int] = field(default_factory=lambda: [512] * 7)  # of each convolution
-    kernels: list[int] = field(
-        default_factory=lambda: [10, 3, 3, 3, 3, 2, 2]
-    )  # in samples of the layer below
+    kernels: list[int] = field(default_factory=lambda: [10, 3, 3, 3, 3, 2, 2])  # in samples of the layer below
     strides: list[int] = field(default_factory=lambda: [5, 2, 2, 2, 2, 2, 2])
     gradient: float = 0.1  # what the gradient to the convolutions is multiplied by
     penalty: float = 10.0  # weight of the mean square of the last convolution's output; 0: none
@@ -54,21 +52,15 @@ class WaveformEmbedderConfig:
 
     def spec(self, view: Spec) -> Spec:
         if view.kind != "values" or view.width != 1:
-            raise Mismatch(
-                f"embedder 'waveform' needs samples of one channel, the view gives {view.width} {view.kind}"
-            )
+            raise Mismatch(f"embedder 'waveform' needs samples of one channel, the view gives {view.width} {view.kind}")
         self._check_layers()
         width = self.width or view.width
         if width % self.position_groups:
-            raise Mismatch(
-                f"embedder 'waveform'.position_groups: {self.position_groups} does not divide width {width}"
-            )
+            raise Mismatch(f"embedder 'waveform'.position_groups: {self.position_groups} does not divide width {width}")
         if not 0 <= self.dropout < 1:
             raise Mismatch(f"embedder 'waveform'.dropout: {self.dropout} is not in [0, 1)")
         if view.length and view.length < self.receptive():
-            raise Mismatch(
-                f"embedder 'waveform': a frame sees {self.receptive()} samples, the view has {view.length}"
-            )
+            raise Mismatch(f"embedder 'waveform': a frame sees {self.receptive()} samples, the view has {view.length}")
         length = self.frames(view.length) if view.length else 0
         return replace(
             view, kind="vectors", width=width, length=length, features=self.channels[-1], grid=None, raw=view
@@ -122,14 +114,10 @@ class Waveform(nn.Module):
             valid = place < real
         return Sites(sample=sample, place=place, valid=valid)
 
-    def features(
-        self, units: Units, sites: Sites, keep: Tensor | None
-    ) -> Tensor | tuple[Tensor, dict[str, Term]]:
+    def features(self, units: Units, sites: Sites, keep: Tensor | None) -> Tensor | tuple[Tensor, dict[str, Term]]:
         """(B,N,F) layer-normed output of the convolutions, before any mask; and the penalty on its size."""
         if keep is not None:
-            raise ValueError(
-                "embedder 'waveform' computes all frames: use a corruption that replaces, not drops"
-            )
+            raise ValueError("embedder 'waveform' computes all frames: use a corruption that replaces, not drops")
         x = self.convolve(units.values.transpose(1, 2)).transpose(1, 2)  # (B,N,F)
         x = x.detach() + self.config.gradient * (x - x.detach())  # the value of x, exactly
         features = self.feature_norm(x)

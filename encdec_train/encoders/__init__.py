@@ -1,1 +1,1 @@
-
+"""Tokens to tokens: what a run leaves behind."""

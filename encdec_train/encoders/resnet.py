@@ -150,9 +150,7 @@ class ResNet(nn.Module):
     def forward(self, tokens: Tokens, attend: Attend | None = None) -> Tokens:
         grid = tokens.sites.grid
         if grid is None:
-            raise Mismatch(
-                "encoder 'resnet' needs a full lattice: sites were dropped or pictures differ in size"
-            )
+            raise Mismatch("encoder 'resnet' needs a full lattice: sites were dropped or pictures differ in size")
         x = tokens.x.unflatten(1, grid).permute(0, 3, 1, 2)  # (B,C,H,W), channels last in memory
         x = self.pool(F.relu(self.norm(self.stem(x)), inplace=True))
         layers: dict[int, Tensor] = {}

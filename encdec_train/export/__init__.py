@@ -1,1 +1,1 @@
-
+"""Weights for others, and weights of others."""

@@ -20,8 +20,8 @@ from encdec_train.data.transform import Transform
 from encdec_train.registry import Registry, discover
 from encdec_train.rng import Rng
 from encdec_train.step import Parts, Step
-from encdec_train.types import Batch, Mismatch, Path as PartsPath
-from encdec_train.types import Spec, Tokens, Vocabulary
+from encdec_train.types import Batch, Mismatch, Spec, Tokens, Vocabulary
+from encdec_train.types import Path as PartsPath
 
 
 def save(
@@ -52,9 +52,7 @@ class Encoder(nn.Module):
 
     def __init__(self, embedder: nn.Module, encoder: nn.Module | None, view: str) -> None:
         super().__init__()
-        self.parts = Parts(
-            {"embedder": {"main": embedder}, "encoder": {} if encoder is None else {"main": encoder}}
-        )
+        self.parts = Parts({"embedder": {"main": embedder}, "encoder": {} if encoder is None else {"main": encoder}})
         self.path = PartsPath(view=view, encoder="main" if encoder is not None else None)
 
     def forward(self, batch: Batch) -> Tokens:

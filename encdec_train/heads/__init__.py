@@ -1,1 +1,1 @@
-
+"""Model vectors to what a loss wants."""

@@ -45,9 +45,7 @@ class ProjectorConfig:
 class Projector(nn.Module):
     """(B,D) -> (B,C), in float32 or what autocast makes of it."""
 
-    def __init__(
-        self, config: ProjectorConfig, upstream: Spec, goal: Spec | None, embedder: nn.Module | None
-    ) -> None:
+    def __init__(self, config: ProjectorConfig, upstream: Spec, goal: Spec | None, embedder: nn.Module | None) -> None:
         super().__init__()
         hidden = config.hidden or upstream.width
         widths = [upstream.width, *[hidden] * (config.layers - 1), config.width]

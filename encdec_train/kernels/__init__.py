@@ -1,1 +1,1 @@
-
+"""One Triton operation per file beside its pure-torch twin."""

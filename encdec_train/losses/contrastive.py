@@ -23,13 +23,9 @@ class ContrastiveConfig:
         if self.temperature <= 0:
             raise Mismatch(f"loss 'contrastive'.temperature: {self.temperature} is not above 0")
         if goal is None or goal.kind == "ids":
-            raise Mismatch(
-                f"loss 'contrastive' needs vectors, the target gives {goal.kind if goal else 'nothing'}"
-            )
+            raise Mismatch(f"loss 'contrastive' needs vectors, the target gives {goal.kind if goal else 'nothing'}")
         if prediction.width != goal.width:
-            raise Mismatch(
-                f"loss 'contrastive': the head gives {prediction.width} values, the target has {goal.width}"
-            )
+            raise Mismatch(f"loss 'contrastive': the head gives {prediction.width} values, the target has {goal.width}")
 
 
 @losses.register("contrastive", ContrastiveConfig)

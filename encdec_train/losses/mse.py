@@ -16,9 +16,7 @@ class MseConfig:
         if goal is None or goal.kind == "ids":
             raise Mismatch(f"loss 'mse' needs values, the target gives {goal.kind if goal else 'nothing'}")
         if prediction.width != goal.width:
-            raise Mismatch(
-                f"loss 'mse': the head predicts {prediction.width} values, the target has {goal.width}"
-            )
+            raise Mismatch(f"loss 'mse': the head predicts {prediction.width} values, the target has {goal.width}")
 
 
 @losses.register("mse", MseConfig)

@@ -1,1 +1,1 @@
-
+"""Layers that parts are made of; no method has its name here."""

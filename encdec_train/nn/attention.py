@@ -15,8 +15,7 @@ from encdec_train.types import Attend, Sites
 def allow(attend: Attend | None, query: Sites, key: Sites, *, own: bool) -> Tensor | None:
     """(B,Nq,Nk) bool, True = reads; None = everyone reads everyone.
 
-    Args:
-        own: queries and keys are the same sites (self-attention). Across, only `valid` and `doc` count.
+    With `own`, queries and keys are the same sites (self-attention); across, only `valid` and `doc` count.
     """
     packed = query.doc is not None and key.doc is not None
     allowed: Tensor | None = None
@@ -73,8 +72,14 @@ def attention(
     """softmax(q k^T scale + bias) v under the pattern of the sites.
 
     Args:
-        q: (B,H,prefix+Nq,d). k, v: (B,H,prefix+Nk,d).
-        query, key: the sites of the N (not of the prefix).
+        q: (B,H,prefix+Nq,d).
+        k: (B,H,prefix+Nk,d).
+        v: the same.
+        query: the sites of the Nq (not of the prefix).
+        key: the sites of the Nk.
+        attend: who reads whom; only in self-attention.
+        own: queries and keys are the same sites.
+        dropout: of the weights.
         prefix: leading tokens of the queries and of the keys; they read and are read by all.
         bias: (H,L,L) by place, for places below L in both. With a prefix it covers the prefix too, by index.
         scale: None = 1 / sqrt(d).
@@ -106,9 +111,7 @@ def _bias_at(bias: Tensor, query: Sites, key: Sites, prefix: tuple[int, int]) ->
     return rows.gather(3, index).transpose(0, 1)
 
 
-def _by_segments(
-    query: Sites, key: Sites, attend: Attend | None, prefix: tuple[int, int], q: Tensor
-) -> bool:
+def _by_segments(query: Sites, key: Sites, attend: Attend | None, prefix: tuple[int, int], q: Tensor) -> bool:
     """On a CPU a loop over packed documents beats a dense mask; its bounds cost no synchronisation there."""
     simple = attend is None or (attend.rank is None and attend.prefix is None)
     packed = query.cu_seqlens is not None and key.cu_seqlens is not None
@@ -166,9 +169,7 @@ def _future(n: int, m: int, like: Tensor) -> Tensor:
 
 def _window(bias: Tensor | None, n: int, m: int, attend: Attend, like: Tensor) -> Tensor:
     """A (1,1 or H,n,m) additive mask for a window of places, causal if asked."""
-    distance = (
-        torch.arange(n, device=like.device)[:, None] - torch.arange(m, device=like.device)[None, :]
-    )
+    distance = torch.arange(n, device=like.device)[:, None] - torch.arange(m, device=like.device)[None, :]
     hidden = distance.abs() > attend.window
     if attend.causal:
         hidden = hidden | (distance < 0)

@@ -65,6 +65,7 @@ class ConvPosition(nn.Module):
         super().__init__()
         conv = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=groups)
         nn.init.normal_(conv.weight, std=math.sqrt(4.0 / (kernel * width)))
+        assert conv.bias is not None
         nn.init.zeros_(conv.bias)
         self.conv = nn.utils.parametrizations.weight_norm(conv, dim=2)
         self.trim = 1 - kernel % 2  # an even kernel gives one step too many

@@ -165,9 +165,7 @@ class Block(nn.Module):
             x = self.add(
                 x,
                 norm,
-                lambda y: cross(
-                    y, query=sites, key=memory_sites, memory=memory, prefix=(prefix, memory_prefix)
-                ),
+                lambda y: cross(y, query=sites, key=memory_sites, memory=memory, prefix=(prefix, memory_prefix)),
             )
         return self.add(x, self.mlp_norm, self.mlp)
 

@@ -1,1 +1,1 @@
-
+"""The wirings."""

@@ -7,6 +7,7 @@ supervised learning are this one wiring with other words.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ class Predict(nn.Module):
 
         def make() -> tuple[Tensor, Plan, Tokens]:
             plan = step.plan(self.path)
-            tokens = step.tokens(self.memory) if self.memory else None
+            tokens: Any = step.tokens(self.memory) if self.memory else None
             if self.config.decoder:
                 given = step.encode(self.inputs) if self.inputs else None
                 tokens = step.part("decoder", self.config.decoder)(tokens, given, plan)

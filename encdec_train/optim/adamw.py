@@ -26,6 +26,4 @@ class AdamW:
 
     def __call__(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         first, second = self.config.betas
-        return torch.optim.AdamW(
-            groups, lr=self.config.lr, betas=(first, second), eps=self.config.eps, fused=True
-        )
+        return torch.optim.AdamW(groups, lr=self.config.lr, betas=(first, second), eps=self.config.eps, fused=True)

@@ -38,9 +38,7 @@ class Lars:
         try:
             from pytorch_optimizer import LARS
         except ModuleNotFoundError as error:
-            raise Mismatch(
-                "optim 'lars' needs the extra 'optim': pip install 'encdec-train[optim]'"
-            ) from error
+            raise Mismatch("optim 'lars' needs the extra 'optim': pip install 'encdec-train[optim]'") from error
         config = self.config
         optimizer: torch.optim.Optimizer = LARS(
             groups,

@@ -32,8 +32,6 @@ class LinearProbe:
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        model = make_pipeline(
-            StandardScaler(), LogisticRegression(C=self.config.c, max_iter=self.config.max_iter)
-        )
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=self.config.c, max_iter=self.config.max_iter))
         model.fit(*frozen.vectors("train"))
         return float(model.score(*frozen.vectors("test")))

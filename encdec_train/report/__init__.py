@@ -1,1 +1,1 @@
-
+"""A finished run for people: a table, a page, pictures."""

@@ -1,1 +1,1 @@
-
+"""What a prediction is held against."""

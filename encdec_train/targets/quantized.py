@@ -51,9 +51,7 @@ class QuantizedConfig:
             if getattr(self, field) < 1:
                 raise Mismatch(f"{name}.{field}: {getattr(self, field)} is below 1")
         if not 0 < self.temperature_min <= self.temperature:
-            raise Mismatch(
-                f"{name}.temperature_min: {self.temperature_min} is not in (0, {self.temperature}]"
-            )
+            raise Mismatch(f"{name}.temperature_min: {self.temperature_min} is not in (0, {self.temperature}]")
         if not 0 < self.temperature_decay <= 1:
             raise Mismatch(f"{name}.temperature_decay: {self.temperature_decay} is not in (0, 1]")
         if not 0 <= self.dropout < 1:

@@ -19,9 +19,7 @@ class ValuesConfig:
         raw = sites.raw
         assert raw is not None
         if self.normalize and (raw.kind != "values" or raw.width < 2):
-            raise Mismatch(
-                f"target 'values': normalize needs rows of several values, the view gives {raw.kind}"
-            )
+            raise Mismatch(f"target 'values': normalize needs rows of several values, the view gives {raw.kind}")
         return raw
 
 

@@ -1,1 +1,1 @@
-
+"""Runs: stages, the one Lightning module, checkpoints, the run directory."""

@@ -48,9 +48,7 @@ class Frozen:
         config = self.config
         rows = self.rows[split]
         items = self.transform.items(rows, clean=True)
-        dataset = StepDataset(
-            items, self.transform, config.seed, clean=True, label=config.data.label, rows=rows
-        )
+        dataset = StepDataset(items, self.transform, config.seed, clean=True, label=config.data.label, rows=rows)
         training = self.parts.training
         self.parts.eval()
         try:

@@ -54,6 +54,7 @@ def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
     """Train a whole sentence in a new run directory and return its summary.
 
     Args:
+        config: of the whole run.
         scales: lines that say what the scales of this sentence are.
 
     Raises:
@@ -149,7 +150,8 @@ def _stages(run: Run, restore: Path | None) -> dict[str, Any]:
     config, steps = run.config, {}
     for name, stage in config.stage.items():
         steps[name] = min(stage.steps, config.trainer.max_steps or stage.steps)
-    at = checkpoint.read_state(restore) if restore else {"stage_index": 0, "step": 0, "seconds": 0.0}
+    start_state: dict[str, Any] = {"stage_index": 0, "step": 0, "seconds": 0.0}
+    at = checkpoint.read_state(restore) if restore else start_state
     started = time.perf_counter() - at["seconds"]
     offset = 0
     for index, (name, stage) in enumerate(config.stage.items()):

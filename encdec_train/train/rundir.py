@@ -171,5 +171,3 @@ def require_run(run: Path) -> Path:
     if not is_run(run):
         raise Mismatch(f"{run}: not a run directory (it has no config.yaml)")
     return run
-
-

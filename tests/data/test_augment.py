@@ -41,7 +41,7 @@ def test_a_row_alone_equals_the_row_in_a_batch(pictures, channels):
     reordered = augment(images[order], KEYS[order], rng, FULL, 16)
     alone = torch.cat([augment(images[i : i + 1], KEYS[i : i + 1], rng, FULL, 16) for i in range(len(KEYS))])
     assert together.shape == (len(KEYS), channels, 16, 16)
-    assert 0 <= together.min() and together.max() <= 1
+    assert together.min() >= 0 and together.max() <= 1
     torch.testing.assert_close(alone, together, atol=1e-6, rtol=0)
     torch.testing.assert_close(reordered.flip(0), together, atol=1e-6, rtol=0)
 

@@ -23,9 +23,7 @@ def make(layer_drop):
 def test_blocks_are_skipped_in_training_alone():
     torch.testing.assert_close(run(make(0.9).eval()), run(make(0.0)))
     part = make(0.5)
-    skipped = [
-        bool(torch.equal(run(part), INPUT)) for _ in range(400)
-    ]  # all three at once: one time in eight
+    skipped = [bool(torch.equal(run(part), INPUT)) for _ in range(400)]  # all three at once: one time in eight
     assert 0.06 < sum(skipped) / 400 < 0.2
 
 

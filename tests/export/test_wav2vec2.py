@@ -130,9 +130,7 @@ def test_outputs_and_losses_equal_transformers(padded):
     main, diversity = terms["main"], terms["quantized.diversity"]
     torch.testing.assert_close(main.sum, theirs.contrastive_loss, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(diversity.sum, theirs.diversity_loss, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(
-        terms["quantized.perplexity"].mean, theirs.codevector_perplexity, atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(terms["quantized.perplexity"].mean, theirs.codevector_perplexity, atol=1e-5, rtol=1e-5)
     total = sum(term.weight * term.mean for term in terms.values())
     torch.testing.assert_close(total, theirs.loss / count, atol=1e-5, rtol=1e-5)
 
@@ -156,18 +154,14 @@ def test_gradients_equal_transformers():
     goal = step.part("target", "main")(step, PATH, plan)
     hf = make_hf(parts).eval()
     negatives = hf_negatives(goal, plan.where, plan.sites.n)
-    loss = hf(
-        step.units("audio").values[..., 0], mask_time_indices=plan.mask, sampled_negative_indices=negatives
-    ).loss
+    loss = hf(step.units("audio").values[..., 0], mask_time_indices=plan.mask, sampled_negative_indices=negatives).loss
     (loss / plan.mask.sum()).backward()
     theirs = from_hf({name: p.grad for name, p in hf.named_parameters() if p.grad is not None} | unused(hf))
     for name, parameter in parts.student.named_parameters():
         if parameter.grad is None:
             assert name.startswith("target.main.logits")  # a hard choice passes no gradient
             continue
-        expected = theirs[name] * (
-            EMBEDDER.gradient if name.split(".")[2] in ("convolutions", "group_norm") else 1
-        )
+        expected = theirs[name] * (EMBEDDER.gradient if name.split(".")[2] in ("convolutions", "group_norm") else 1)
         torch.testing.assert_close(parameter.grad, expected, atol=1e-5, rtol=1e-3, msg=name)
 
 

@@ -98,7 +98,7 @@ def test_broken_checkpoint_is_named_and_passed_over(tmp_path):
     assert found.name == before
     assert str(weights) in broken[0]
     (folder / before / "optim.pt").write_bytes(b"")
-    with pytest.raises(checkpoint.BrokenCheckpoint, match="optim.pt"):
+    with pytest.raises(checkpoint.BrokenCheckpoint, match=r"optim\.pt"):
         checkpoint.newest(folder)
 
 

@@ -52,9 +52,7 @@ class Vowels:
 
     def __init__(self, config: VowelsConfig) -> None:
         if config.clips < 5 or config.voices < 1:
-            raise Mismatch(
-                f"data 'vowels': {config.clips} clips of {config.voices} voices; at least 5 of 1 are needed"
-            )
+            raise Mismatch(f"data 'vowels': {config.clips} clips of {config.voices} voices; at least 5 of 1 are needed")
         if config.rate < 7000:
             raise Mismatch(f"data 'vowels'.rate: {config.rate} is too low for formants up to 3500 Hz")
         self.config = config
@@ -125,9 +123,7 @@ def vowel_bounds(draw: Draw, seconds: float) -> np.ndarray:
     return start[:, None] + np.concatenate([np.zeros((len(start), 1)), ends], axis=1)
 
 
-def formant_tracks(
-    draw: Draw, voice: np.ndarray, word: np.ndarray, bounds: np.ndarray, time: np.ndarray
-) -> np.ndarray:
+def formant_tracks(draw: Draw, voice: np.ndarray, word: np.ndarray, bounds: np.ndarray, time: np.ndarray) -> np.ndarray:
     """(clips,F,3) Hz: from vowel to vowel in 40 ms, scaled by the vocal tract, each a little off its mean."""
     table = np.array([[FORMANTS[vowel] for vowel in name] for name in WORDS], dtype=float)  # (words,3,3)
     goal = table[word]  # (clips,3 vowels,3 formants)

@@ -1,1 +1,1 @@
-
+"""Rows to units; one file per modality."""

@@ -80,9 +80,7 @@ def _block(layer: str, *, cross: bool, gated: bool) -> Pairs:
         names["cross.out"] = ("1.EncDecAttention.o",)
         names["cross_norm"] = ("1.layer_norm",)
     last = 2 if cross else 1
-    names["mlp.up"] = tuple(
-        f"{last}.DenseReluDense.{part}" for part in (("wi_0", "wi_1") if gated else ("wi",))
-    )
+    names["mlp.up"] = tuple(f"{last}.DenseReluDense.{part}" for part in (("wi_0", "wi_1") if gated else ("wi",)))
     names["mlp.down"] = (f"{last}.DenseReluDense.wo",)
     names["mlp_norm"] = (f"{last}.layer_norm",)
     return {ours: tuple(f"{layer}.{name}.weight" for name in theirs) for ours, theirs in names.items()}
@@ -90,9 +88,7 @@ def _block(layer: str, *, cross: bool, gated: bool) -> Pairs:
 
 def _depth(state: Mapping[str, Tensor], prefix: str) -> int:
     """Blocks under `prefix`."""
-    return 1 + max(
-        int(name.removeprefix(prefix).split(".", 1)[0]) for name in state if name.startswith(prefix)
-    )
+    return 1 + max(int(name.removeprefix(prefix).split(".", 1)[0]) for name in state if name.startswith(prefix))
 
 
 def config_to_hf(encoder: TransformerConfig, decoder: Seq2SeqConfig, words: Vocabulary) -> dict[str, Any]:

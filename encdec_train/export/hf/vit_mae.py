@@ -6,9 +6,9 @@ positions are stored, ours are computed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
-import math
 import torch
 from torch import Tensor
 
@@ -67,6 +67,7 @@ def to_hf(state: Mapping[str, Tensor], *, grid: tuple[int, int], patch: int) -> 
     """The weights of a run's parts (`Parts.student.state_dict()`) under transformers' names.
 
     Args:
+        state: our weights.
         grid: patches along height and width.
         patch: side of a patch in pixels.
     """

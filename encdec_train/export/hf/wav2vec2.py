@@ -165,15 +165,10 @@ _BLOCK = {
 
 
 def _check(embedder: WaveformEmbedderConfig, encoder: TransformerConfig) -> None:
-    wrong = [
-        f"{name}={getattr(encoder, name)}"
-        for name, value in _BLOCK.items()
-        if getattr(encoder, name) != value
-    ]
+    wrong = [f"{name}={getattr(encoder, name)}" for name, value in _BLOCK.items() if getattr(encoder, name) != value]
     if wrong:
         raise Mismatch(f"export to wav2vec 2.0: encoder has {', '.join(wrong)}, which it cannot say")
     if embedder.eps != encoder.eps:
         raise Mismatch(
-            "export to wav2vec 2.0: it has one eps, "
-            f"the embedder has {embedder.eps}, the encoder {encoder.eps}"
+            f"export to wav2vec 2.0: it has one eps, the embedder has {embedder.eps}, the encoder {encoder.eps}"
         )

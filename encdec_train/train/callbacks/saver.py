@@ -34,7 +34,5 @@ class Saver(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         if pl_module.done % self.every == 0 or pl_module.done == pl_module.steps:
             started = time.perf_counter()
-            checkpoint.save(
-                self.folder, pl_module.parts, trainer.optimizers, self.state(pl_module.done), self.keep
-            )
+            checkpoint.save(self.folder, pl_module.parts, trainer.optimizers, self.state(pl_module.done), self.keep)
             self.seconds += time.perf_counter() - started
