@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from encdec_train.build import Dry, Wiring, check, count_parameters, dry_run, make_parts, make_transform
-from encdec_train.config import StageConfig, TrainConfig
+from encdec_train.config import Logger, StageConfig, TrainConfig
 from encdec_train.data.loader import StepDataset, StepSampler, make_loader
 from encdec_train.data.open import open_rows
 from encdec_train.data.transform import Transform
@@ -26,6 +26,7 @@ from encdec_train.train import checkpoint, rundir
 from encdec_train.train.callbacks.metrics import Metrics, read_metrics
 from encdec_train.train.callbacks.progress import Progress
 from encdec_train.train.callbacks.saver import Saver
+from encdec_train.train.callbacks.wandb import WandbSink
 from encdec_train.train.frozen import Frozen
 from encdec_train.train.module import PretrainModule
 from encdec_train.train.samples import write_samples
@@ -48,6 +49,7 @@ class Run:
     parts: Parts
     device: torch.device
     items: Sequence[Any] = ()
+    sinks: tuple[WandbSink, ...] = ()  # take each line of metrics
 
 
 def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
@@ -154,12 +156,16 @@ def _stages(run: Run, restore: Path | None) -> dict[str, Any]:
     at = checkpoint.read_state(restore) if restore else start_state
     started = time.perf_counter() - at["seconds"]
     offset = 0
+    if config.logger is Logger.wandb:
+        run.sinks = (WandbSink(run.folder, config, rundir.to_plain(config)),)
     for index, (name, stage) in enumerate(config.stage.items()):
         start = at["step"] if index == at["stage_index"] else 0
         if index >= at["stage_index"] and start < steps[name]:
             resumed = restore if index == at["stage_index"] else None
             _train_stage(run, name, stage, index, start, steps[name], offset, started, resumed)
         offset += steps[name]
+    for sink in run.sinks:
+        sink.close()
     return _finish(run, time.perf_counter() - started, offset)
 
 
@@ -188,6 +194,7 @@ def _train_stage(
         offset=offset,
         every=config.trainer.log_every,
         samples=config.loader.batch,
+        sinks=run.sinks,
     )
     metrics.cut(offset + start)
 
@@ -315,3 +322,6 @@ def _discard(folder: Path) -> None:
 
     if not checkpoint.names(folder / "checkpoints"):
         shutil.rmtree(folder, ignore_errors=True)
+        for parent in list(folder.parents)[:2]:  # the recipe's folder and the root, if this run made them
+            if parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()

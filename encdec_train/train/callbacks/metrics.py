@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+Sink = Callable[[dict[str, Any]], None]
 
 
 class Metrics(Callback):
@@ -18,12 +21,15 @@ class Metrics(Callback):
 
     Args:
         offset: steps of the stages before this one.
+        sinks: others that take each line.
         samples: rows of one global step.
     """
 
-    def __init__(self, path: Path, stage: str, *, offset: int, every: int, samples: int) -> None:
+    def __init__(
+        self, path: Path, stage: str, *, offset: int, every: int, samples: int, sinks: Sequence[Sink] = ()
+    ) -> None:
         self.path, self.stage, self.offset = path, stage, offset
-        self.every, self.samples = every, samples
+        self.every, self.samples, self.sinks = every, samples, sinks
         self.file: IO[str] | None = None
         self.waited = self.idle_since = self.line_at = 0.0
         self.first_loss: float | None = None
@@ -71,6 +77,8 @@ class Metrics(Callback):
         assert self.file is not None
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
+        for sink in self.sinks:
+            sink(line)
         self.waited, self.line_at, self.count = 0.0, now, 0
 
     def on_train_end(self, *_: Any) -> None:
