@@ -98,11 +98,7 @@ def read_image(value: dict[str, Any], where: str) -> Any:
     """
     from PIL import Image
 
-    name = (
-        f"{value['path']} in {where}"
-        if value["bytes"] is not None and value["path"]
-        else value["path"] or where
-    )
+    name = f"{value['path']} in {where}" if value["bytes"] is not None and value["path"] else value["path"] or where
     try:
         with Image.open(value["path"] if value["bytes"] is None else io.BytesIO(value["bytes"])) as image:
             image.load()

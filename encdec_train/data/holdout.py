@@ -23,9 +23,7 @@ def held_out(rows: Any, where: str) -> tuple[Any, Any]:
     """
     if len(rows) < 2:
         raise ValueError(f"data: {where} has one row only, so none can be held out for testing")
-    order = Rng(0).order(
-        "data.held_out", torch.arange(len(rows))
-    )  # drawn, as sorted or cyclic rows are not rare
+    order = Rng(0).order("data.held_out", torch.arange(len(rows)))  # drawn, as sorted or cyclic rows are not rare
     count = max(1, len(rows) // SHARE)
     kept, held = order[count:].sort().values, order[:count].sort().values
     return rows.select(kept.tolist()), rows.select(held.tolist())

@@ -46,9 +46,7 @@ def open_path(path: Path) -> Splits:
         ValueError: nothing there, nothing in it, nothing known in it, or a file that cannot be read.
     """
     if not path.exists():
-        raise ValueError(
-            f"data.path: {path} does not exist; allowed are {ALLOWED}, or the name of a hub data set"
-        )
+        raise ValueError(f"data.path: {path} does not exist; allowed are {ALLOWED}, or the name of a hub data set")
     if path.is_dir() and ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
         return _saved(path)
     root = path if path.is_dir() else path.parent

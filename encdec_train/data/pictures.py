@@ -21,9 +21,7 @@ def unpatch(values: Any, grid: tuple[int, int], channels: int) -> np.ndarray:
     batch, count, size = patches.shape
     side = round((size / channels) ** 0.5)
     if count != height * width or side * side * channels != size:
-        raise ValueError(
-            f"{count} patches of {size} values are no grid of {height} x {width} with {channels} channels"
-        )
+        raise ValueError(f"{count} patches of {size} values are no grid of {height} x {width} with {channels} channels")
     tiles = patches.reshape(batch, height, width, side, side, channels).transpose(0, 1, 3, 2, 4, 5)
     return tiles.reshape(batch, height * side, width * side, channels)
 

@@ -133,8 +133,7 @@ def _open_hub(name: str, subset: str | None) -> Splits:
     except (OSError, ValueError, RuntimeError) as error:  # not found, no network, no such subset, a script
         called = f"'{name}'" if subset is None else f"'{name}' ({subset})"
         raise ValueError(
-            f"data.path: {called} is neither a path here nor a data set that the hub gives now: "
-            f"{_one_line(error)}"
+            f"data.path: {called} is neither a path here nor a data set that the hub gives now: {_one_line(error)}"
         ) from error
 
 
@@ -165,16 +164,10 @@ def _named(config: DataConfig, name: str, role: str, splits: Splits) -> Any:
         if part not in splits:
             key = f"data.{role}" if role in ("train", "test") else "split"
             known = ", ".join(splits)
-            raise ValueError(
-                f"{key}: {config.path} has no split '{part}'{did_you_mean(part, splits)}; it has {known}"
-            )
+            raise ValueError(f"{key}: {config.path} has no split '{part}'{did_you_mean(part, splits)}; it has {known}")
         if not len(splits[part]):
             raise ValueError(f"data.path: split '{part}' of {config.path} has no rows")
-    return (
-        splits[parts[0]]
-        if len(parts) == 1
-        else datasets.concatenate_datasets([splits[part] for part in parts])
-    )
+    return splits[parts[0]] if len(parts) == 1 else datasets.concatenate_datasets([splits[part] for part in parts])
 
 
 def _labelled(config: DataConfig, rows: Any, splits: Splits) -> Any:
@@ -191,26 +184,16 @@ def _labelled(config: DataConfig, rows: Any, splits: Splits) -> Any:
     if column_kind(rows.features[label]) != "text":
         return rows
     known = {value for part in splits.values() if label in part.features for value in part.unique(label)}
-    return rows.cast_column(
-        label, datasets.ClassLabel(names=sorted(value for value in known if value is not None))
-    )
+    return rows.cast_column(label, datasets.ClassLabel(names=sorted(value for value in known if value is not None)))
 
 
 def _content(config: DataConfig, rows: Any) -> Any:
     """Without `data.column`, the content comes to be called image, audio or text, as in the embedded sets."""
-    kind = (
-        "image"
-        if isinstance(config, ImageDataConfig)
-        else "audio"
-        if isinstance(config, AudioDataConfig)
-        else None
-    )
+    kind = "image" if isinstance(config, ImageDataConfig) else "audio" if isinstance(config, AudioDataConfig) else None
     if config.column is not None:
         content_column(rows, config.column, [kind] if kind else COLUMN_KINDS)
         return rows
-    if (
-        kind is None
-    ):  # text where a column is called so; else tables and graphs, whose columns keep their names
+    if kind is None:  # text where a column is called so; else tables and graphs, whose columns keep their names
         texts = [name for name in rows.features if name.lower() in USUAL["text"]]
         kind = "text" if texts and "text" not in texts else None
     if kind is None:

@@ -59,9 +59,7 @@ class Progress(pl.Callback):
         self.task = self.bar.add_task("training", total=self.total, completed=self.seen, facts="")
         self.bar.start()
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step = pl_module.done
         if not trainer.is_global_zero or step == self.seen:  # gradients are still being accumulated
             return
@@ -78,9 +76,7 @@ class Progress(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop()
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._stop()
 
     def _show(self, step: int, now: float, loss: float) -> None:
