@@ -43,9 +43,7 @@ class TokenMaskConfig:
             )
         raw = sites.raw
         if raw is None or raw.kind != "ids":
-            raise Mismatch(
-                f"corruption 'token_mask' needs ids, the view gives {raw.kind if raw else sites.kind}"
-            )
+            raise Mismatch(f"corruption 'token_mask' needs ids, the view gives {raw.kind if raw else sites.kind}")
         known = raw.vocabulary
         if self.hide and (known is None or known.mask < 0):
             raise Mismatch("corruption 'token_mask' needs a mask token, the view's vocabulary has none")

@@ -19,9 +19,7 @@ def shuffled(count: int, seed: int) -> np.ndarray:
     return Rng(seed).order("pack", torch.arange(count)).numpy()
 
 
-def pack(
-    lengths: Sequence[int] | np.ndarray, size: int, order: Sequence[int] | np.ndarray
-) -> list[list[int]]:
+def pack(lengths: Sequence[int] | np.ndarray, size: int, order: Sequence[int] | np.ndarray) -> list[list[int]]:
     """Best fit: each document, in `order`, goes into the fullest row that still holds it.
 
     The open rows are kept by their free space, and the spaces that occur as the bits of one integer, so that the

@@ -59,9 +59,7 @@ class IdsConfig:
         if not given:
             raise Mismatch("embedder 'ids'.positions: the view's documents have no bound, so give a number")
         if needed > given:
-            raise Mismatch(
-                f"embedder 'ids'.positions: {given}, but the view's documents have {needed} places"
-            )
+            raise Mismatch(f"embedder 'ids'.positions: {given}, but the view's documents have {needed} places")
 
 
 @embedders.register("ids", IdsConfig)

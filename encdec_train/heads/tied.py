@@ -39,15 +39,11 @@ class TiedConfig:
 class Tied(nn.Module):
     """(M,D) -> (M,V). The table stays the embedder's: it is neither registered nor saved here."""
 
-    def __init__(
-        self, config: TiedConfig, upstream: Spec, goal: Spec | None, embedder: nn.Module | None
-    ) -> None:
+    def __init__(self, config: TiedConfig, upstream: Spec, goal: Spec | None, embedder: nn.Module | None) -> None:
         super().__init__()
         table = getattr(embedder, "table", None)
         if not isinstance(table, nn.Embedding):
-            raise Mismatch(
-                f"head 'tied' needs an embedder with a table, it is given {type(embedder).__name__}"
-            )
+            raise Mismatch(f"head 'tied' needs an embedder with a table, it is given {type(embedder).__name__}")
         ids, width = table.weight.shape
         scores = config.spec(upstream, goal).width
         if scores != ids:

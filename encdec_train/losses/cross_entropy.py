@@ -18,13 +18,9 @@ class CrossEntropyConfig:
 
     def check(self, prediction: Spec, goal: Spec | None) -> None:
         if goal is None or goal.kind != "ids":
-            raise Mismatch(
-                f"loss 'cross_entropy' needs ids, the target gives {goal.kind if goal else 'nothing'}"
-            )
+            raise Mismatch(f"loss 'cross_entropy' needs ids, the target gives {goal.kind if goal else 'nothing'}")
         if prediction.width != goal.width:
-            raise Mismatch(
-                f"loss 'cross_entropy': the head scores {prediction.width} ids, the target has {goal.width}"
-            )
+            raise Mismatch(f"loss 'cross_entropy': the head scores {prediction.width} ids, the target has {goal.width}")
         if not 0 <= self.smoothing < 1:
             raise Mismatch(f"loss 'cross_entropy'.smoothing: {self.smoothing} is not in [0, 1)")
         if self.z < 0:

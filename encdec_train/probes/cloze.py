@@ -55,9 +55,7 @@ class Cloze:
 
         vocabulary = self.vocabulary(frozen)
         classes = self.frequent(frozen, vocabulary)
-        model = make_pipeline(
-            StandardScaler(), LogisticRegression(C=self.config.c, max_iter=self.config.max_iter)
-        )
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=self.config.c, max_iter=self.config.max_iter))
         model.fit(*self.hidden(frozen, "train", vocabulary, classes))
         return float(model.score(*self.hidden(frozen, "test", vocabulary, classes)))
 

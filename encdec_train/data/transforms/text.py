@@ -35,9 +35,7 @@ class Layout(Enum):
 @dataclass(kw_only=True)
 class TextConfig:
     kind: TokenizerKind = TokenizerKind.wordpiece  # of the tokenizer that is trained
-    vocabulary: int | None = (
-        8192  # rows of the token table; none: as many as the tokenizer at `tokenizer` has
-    )
+    vocabulary: int | None = 8192  # rows of the token table; none: as many as the tokenizer at `tokenizer` has
     sentinels: int = 0  # tokens <extra_id_0>, ... for span corruption
     tokenizer: str | None = None  # a tokenizer.json that exists; none: train one on the training rows
     fit_rows: int = 100_000  # at most so many rows, evenly spread, teach the tokenizer
@@ -211,9 +209,7 @@ class Text(Transform):
         stream = np.concatenate([np.zeros(0, np.int32), *(np.asarray(piece, np.int32) for piece in pieces)])
         rows = len(stream) // config.length
         if not rows:
-            raise ValueError(
-                f"transform 'text': {len(stream)} tokens do not fill one row of length={config.length}"
-            )
+            raise ValueError(f"transform 'text': {len(stream)} tokens do not fill one row of length={config.length}")
         start = np.arange(rows, dtype=np.int64) * config.length
         return _single(stream, start, np.full(rows, config.length, np.int64))
 
