@@ -1,0 +1,103 @@
+"""Tokenizers: ids known beforehand, texts that come back, the same pieces every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from encdec_train.data.tokenizers import (
+    TokenizerKind,
+    load,
+    read_vocabulary,
+    save,
+    special_tokens,
+    train,
+    vocabulary,
+)
+from encdec_train.types import Mismatch
+
+TEXTS = [
+    "The quick brown fox jumps over the lazy dog; the dog sleeps.",
+    "def forward(self, x):\n    return self.norm(x) + x",
+    "Ein Café in Zürich öffnet um acht, schließt um neun.",
+    "Tokens, tokens and more tokens: packing packed packs.",
+] * 5
+KINDS = list(TokenizerKind)
+
+
+def trained(kind: TokenizerKind, size: int = 400, sentinels: int = 0) -> Tokenizer:
+    return train(iter(TEXTS), kind, size, sentinels)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sentinels", [0, 7])
+def test_ids_are_known_before_training(kind: TokenizerKind, sentinels: int) -> None:
+    known = vocabulary(kind, 400, sentinels)
+    tokenizer = trained(kind, sentinels=sentinels)
+    assert read_vocabulary(tokenizer, 400) == known
+    assert tokenizer.get_vocab_size() <= 400
+    for number, token in enumerate(special_tokens(kind, sentinels)):
+        assert tokenizer.token_to_id(token) == number
+    if sentinels:
+        assert tokenizer.token_to_id("<extra_id_0>") == known.sentinel
+        assert tokenizer.token_to_id("<extra_id_6>") == known.sentinel - 6
+
+
+@pytest.mark.parametrize("kind", [TokenizerKind.bpe, TokenizerKind.byte])
+def test_bytes_lose_nothing(kind: TokenizerKind) -> None:
+    tokenizer = trained(kind)
+    for text in [*TEXTS, "日本語 \t\n\x00 🦊"]:
+        assert tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+def test_every_byte_is_a_token() -> None:
+    tokenizer = trained(TokenizerKind.byte)
+    assert tokenizer.get_vocab_size() == 5 + 256
+    assert len(tokenizer.encode("öfen").ids) == 5
+
+
+def test_unigram_loses_only_spaces() -> None:
+    tokenizer = trained(TokenizerKind.unigram)
+    for text in TEXTS:
+        assert tokenizer.decode(tokenizer.encode(text).ids) == " ".join(text.split())
+
+
+def test_wordpiece_lowers_and_continues() -> None:
+    tokenizer = trained(TokenizerKind.wordpiece)
+    assert tokenizer.encode("Tokens").tokens == tokenizer.encode("tokens").tokens
+    pieces = tokenizer.encode("sleepspacked").tokens
+    assert "".join(piece.removeprefix("##") for piece in pieces) == "sleepspacked"
+    assert all(piece.startswith("##") for piece in pieces[1:])
+    assert tokenizer.encode("日").tokens == ["[UNK]"]
+    assert tokenizer.decode(tokenizer.encode("the lazy dog").ids) == "the lazy dog"
+
+
+@pytest.mark.parametrize("kind", [TokenizerKind.wordpiece, TokenizerKind.bpe, TokenizerKind.byte])
+def test_the_same_texts_give_the_same_tokenizer(kind: TokenizerKind) -> None:
+    assert trained(kind).to_str() == trained(kind).to_str()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saved_is_loaded_here_and_by_transformers(kind: TokenizerKind, tmp_path: Path) -> None:
+    tokenizer = trained(kind)
+    save(tokenizer, tmp_path / "encoder" / "tokenizer.json")
+    ids = tokenizer.encode(TEXTS[0]).ids
+    assert load(tmp_path / "encoder").encode(TEXTS[0]).ids == ids
+    other = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "encoder" / "tokenizer.json"))
+    assert other(TEXTS[0], add_special_tokens=False)["input_ids"] == ids
+    assert [file.name for file in (tmp_path / "encoder").iterdir()] == ["tokenizer.json"]
+
+
+def test_errors_say_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(Mismatch, match="100 is below the 261 that 'bpe' needs"):
+        vocabulary(TokenizerKind.bpe, 100)
+    with pytest.raises(Mismatch, match="below the tokenizer's"):
+        read_vocabulary(trained(TokenizerKind.bpe), 300)
+    with pytest.raises(FileNotFoundError, match=r"no file.*tokenizer\.json"):
+        load(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"not a tokenizer\.json"):
+        load(tmp_path)
