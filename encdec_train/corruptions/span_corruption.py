@@ -120,9 +120,7 @@ class SpanCorruption(nn.Module):
 
     def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
         if sites.fixed is not None:
-            raise ValueError(
-                "corruption 'span_corruption' ends sequences itself: the view may hold no special tokens"
-            )
+            raise ValueError("corruption 'span_corruption' ends sequences itself: the view may hold no special tokens")
         longest = min(sites.max_len or sites.n, sites.n)
         room = self.capacity(sites.n, longest, packed=sites.doc is not None)
         docs = documents(sites, self.config.min_length)
@@ -196,9 +194,7 @@ def draw_spans(docs: Documents, noise: Tensor, spans: Tensor, bits: Tensor) -> t
     is_noise = docs.item < noise
     item = torch.where(is_noise, docs.item, docs.item - noise)
     here = torch.arange(item.shape[1], device=item.device).expand_as(item)
-    group = (
-        2 * docs.number + (~is_noise).long()
-    )  # rises along the row, so a group's ranks begin where it does
+    group = 2 * docs.number + (~is_noise).long()  # rises along the row, so a group's ranks begin where it does
     lot = torch.where(item == 0, 2**40 - 1, (bits >> 24) & (2**40 - 1))
     order = ((group << 40) | lot).argsort(dim=1, stable=True)
     rank = torch.empty_like(order).scatter_(1, order, here) - (here - item)

@@ -28,13 +28,9 @@ class Seq2SeqConfig(BlockConfig):
         if memory is None:
             raise Mismatch("decoder 'seq2seq' reads a memory, the objective has none")
         if inputs is None or inputs.kind != "vectors":
-            raise Mismatch(
-                "decoder 'seq2seq' needs inputs of its own: set objective.inputs to a path with reply=true"
-            )
+            raise Mismatch("decoder 'seq2seq' needs inputs of its own: set objective.inputs to a path with reply=true")
         if inputs.prefix:
-            raise Mismatch(
-                f"decoder 'seq2seq': its inputs have {inputs.prefix} prefix tokens, none are allowed"
-            )
+            raise Mismatch(f"decoder 'seq2seq': its inputs have {inputs.prefix} prefix tokens, none are allowed")
         return replace(inputs, width=self.width)
 
 

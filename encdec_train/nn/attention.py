@@ -106,9 +106,7 @@ def _bias_at(bias: Tensor, query: Sites, key: Sites, prefix: tuple[int, int]) ->
     return rows.gather(3, index).transpose(0, 1)
 
 
-def _by_segments(
-    query: Sites, key: Sites, attend: Attend | None, prefix: tuple[int, int], q: Tensor
-) -> bool:
+def _by_segments(query: Sites, key: Sites, attend: Attend | None, prefix: tuple[int, int], q: Tensor) -> bool:
     """On a CPU a loop over packed documents beats a dense mask; its bounds cost no synchronisation there."""
     simple = attend is None or (attend.rank is None and attend.prefix is None)
     packed = query.cu_seqlens is not None and key.cu_seqlens is not None
@@ -166,9 +164,7 @@ def _future(n: int, m: int, like: Tensor) -> Tensor:
 
 def _window(bias: Tensor | None, n: int, m: int, attend: Attend, like: Tensor) -> Tensor:
     """A (1,1 or H,n,m) additive mask for a window of places, causal if asked."""
-    distance = (
-        torch.arange(n, device=like.device)[:, None] - torch.arange(m, device=like.device)[None, :]
-    )
+    distance = torch.arange(n, device=like.device)[:, None] - torch.arange(m, device=like.device)[None, :]
     hidden = distance.abs() > attend.window
     if attend.causal:
         hidden = hidden | (distance < 0)

@@ -65,9 +65,7 @@ def rewrite(
     Returns:
         Units of (B,room) ids. Rows that held packed documents are packed again.
     """
-    flags = torch.stack([flag & docs.real for flag, _ in writes], 2).flatten(
-        1
-    )  # (B,N*writes) in order of writing
+    flags = torch.stack([flag & docs.real for flag, _ in writes], 2).flatten(1)  # (B,N*writes) in order of writing
     count = flags.long().cumsum(1)
     slot = torch.where(flags, count - 1, room).clamp_max(room)  # one slot more takes what is not written
 

@@ -21,9 +21,7 @@ class AdafactorConfig(OptimConfig):
     lr: float = 0.01  # relative to the root mean square of each parameter, and capped at 1 / sqrt(step)
     schedule: Schedule = Schedule.constant
     weight_decay: float = 0.0
-    beta2_decay: float = (
-        -0.8
-    )  # the second moment forgets at 1 - step ** beta2_decay (section 7.2 of the paper)
+    beta2_decay: float = -0.8  # the second moment forgets at 1 - step ** beta2_decay (section 7.2 of the paper)
     least: float = 1e-3  # a parameter's root mean square counts as at least this much
     clip: float = 1.0  # largest root mean square of an update (section 6)
 

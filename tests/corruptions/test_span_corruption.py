@@ -166,9 +166,7 @@ def test_bounds_of_packed_rows() -> None:
             real = sites.doc[b] >= 0
             assert torch.equal(real, sites.valid[b])
             assert torch.equal(sites.place[b][real] == 0, _starts(sites.doc[b][real]))
-    assert (
-        made.inputs.sites.doc[1].unique().tolist() == made.reply.sites.doc[1].unique().tolist() == [-1, 0, 2]
-    )
+    assert made.inputs.sites.doc[1].unique().tolist() == made.reply.sites.doc[1].unique().tolist() == [-1, 0, 2]
 
 
 def _starts(doc: torch.Tensor) -> torch.Tensor:

@@ -19,9 +19,7 @@ CAUSAL = Attend(causal=True)
 
 def decoder(**changes) -> Seq2Seq:
     torch.manual_seed(0)
-    config = Seq2SeqConfig(
-        width=WIDTH, depth=2, heads=2, norm=Norm.rms, relative=True, scale=False, **changes
-    )
+    config = Seq2SeqConfig(width=WIDTH, depth=2, heads=2, norm=Norm.rms, relative=True, scale=False, **changes)
     return Seq2Seq(config, replace(VECTORS, width=MEMORY), VECTORS, VECTORS).eval()
 
 

@@ -88,9 +88,7 @@ def document(key: int, length: int) -> Tensor:
 
 def padded() -> Units:
     lengths = [n for row in LENGTHS for n in row]
-    return collate([{"text": Example(values=document(i, n), sample=i)} for i, n in enumerate(lengths)])[
-        "text"
-    ]
+    return collate([{"text": Example(values=document(i, n), sample=i)} for i, n in enumerate(lengths)])["text"]
 
 
 def packed(n: int = 100) -> Units:
@@ -147,9 +145,7 @@ def test_equals_transformers(models) -> None:
         attention_mask=source.sites.real().long(),
         labels=target.values.masked_fill(~real, -100),
     )
-    torch.testing.assert_close(
-        memory, out.encoder_last_hidden_state[source.sites.real()], atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(memory, out.encoder_last_hidden_state[source.sites.real()], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(scores, out.logits[real], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(loss, out.loss, atol=1e-5, rtol=1e-5)
 
