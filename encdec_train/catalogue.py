@@ -1,4 +1,4 @@
-"""What exists: every recipe, every registered part and every word, found without importing any of them.
+"""What exists: the help text, every recipe, registered part and word, found without importing any of them.
 
 Parts are found by reading the source for `@encoders.register("name", ...)`, so that a listing needs neither
 torch nor Hydra, and a part is listed as soon as it is registered.
@@ -22,6 +22,43 @@ from encdec_train import registry
 from encdec_train.paths import CONFIGS, PACKAGE, recipe_folders
 from encdec_train.registry import PACKAGES, Registry, did_you_mean
 
+HELP = """\
+encdec-train: pretrain encoders and encoder-decoders. A method is a YAML sentence over registered parts.
+
+Commands
+  encdec-train +recipe=NAME [key=value ...]   train; ends with a table of probes, and a run directory
+  encdec-train -m +recipe=A,B seed=0,1        train every combination, one after the other
+  encdec-train list [recipes|encoders|...]    what exists, one line each                          [--json]
+  encdec-train show +recipe=NAME [...]        parts, shapes, parameters, data; no training        [--json]
+  encdec-train resume RUN                     continue exactly where a run stopped
+  encdec-train probe RUN [probe=NAME]         evaluate a finished run
+  encdec-train report RUN                     write the run's report.html again
+
+Scales
+  scale=demo    (default) tiny parts, data that ships with the package, about a minute on two CPU cores
+  scale=rung    a small public data set, at most an hour on one GPU
+  scale=paper   the published model, data and schedule
+
+Overrides
+  encoder=vit_base          choose another word, or another registered part, for a noun
+  encoder.depth=6           set a field; short for encoder.main.depth=6
+  data.path=PATH            your own data: a folder of pictures or sounds, parquet, arrow, csv, json or text
+                            files, or the name of a hub data set; data=images, texts or sounds if the recipe's
+                            data is of another shape
+  stage.main.steps=1000     how long; trainer.max_steps=5 caps every stage
+  optim.lr=1e-3  seed=1  loader.batch=64  loader.workers=4
+  logger=wandb              also log to Weights & Biases (off unless asked for)
+
+Options
+  --help, -h    this text                     --info defaults   where every value comes from (Hydra)
+  --debug       the traceback of an error     --cfg job         the composed configuration (Hydra)
+
+Examples
+  encdec-train +recipe=mae_vit
+  encdec-train +recipe=mae_vit scale=rung data.path=photos/ data.size=64
+  encdec-train +recipe=bert data=texts data.path=notes/ seed=1
+  encdec-train list encoders
+"""
 PLURALS = {"data": "data", "loss": "losses", "optim": "optimizers"}
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -41,8 +78,6 @@ class Entry:
 
 def help_text() -> str:
     """What `encdec-train --help` prints."""
-    from encdec_train.help import HELP
-
     return HELP.rstrip()
 
 
@@ -79,9 +114,7 @@ def find(noun: str | None = None) -> list[Entry]:
         chosen = known.get(noun, noun)
         if chosen not in known.values():
             allowed = ", ".join(known)
-            raise ValueError(
-                f"list: there is no noun '{noun}'{did_you_mean(noun, known)}; there are {allowed}"
-            )
+            raise ValueError(f"list: there is no noun '{noun}'{did_you_mean(noun, known)}; there are {allowed}")
         known = {noun: chosen}
     found: list[Entry] = []
     parts = _parts() if set(known.values()) - {"recipe"} else []
@@ -96,9 +129,7 @@ def find(noun: str | None = None) -> list[Entry]:
 
 def as_json(entries: list[Entry]) -> str:
     """A list of objects; what is empty is left out."""
-    return json.dumps(
-        [{k: v for k, v in asdict(entry).items() if v} for entry in entries], indent=1, default=str
-    )
+    return json.dumps([{k: v for k, v in asdict(entry).items() if v} for entry in entries], indent=1, default=str)
 
 
 def as_text(entries: list[Entry], width: int | None = None) -> str:
@@ -138,10 +169,7 @@ def _claim(claim: dict[str, Any]) -> str:
 def _columns(rows: list[list[str]]) -> list[str]:
     """Aligned; a column that is empty throughout is left out."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  " + "  ".join(f"{cell:<{n}}" for cell, n in zip(row, widths, strict=True) if n).rstrip()
-        for row in rows
-    ]
+    return ["  " + "  ".join(f"{cell:<{n}}" for cell, n in zip(row, widths, strict=True) if n).rstrip() for row in rows]
 
 
 def _cut(line: str, width: int) -> str:
@@ -170,6 +198,7 @@ def _recipe(name: str, file: Path) -> Entry:
         claim = content.get(key) if isinstance(content, dict) else None
         if isinstance(claim, dict):
             setattr(entry, key, {k: v for k, v in claim.items() if v is not None})
+    entry.summary = entry.summary or str(entry.paper.get("title") or "")
     return entry
 
 

@@ -272,7 +272,8 @@ def _expand(override: str) -> str:
     if registry is None or not registry.named or not equals:
         return override
     if not dot:
-        return f"~{noun}" if value in ("null", "none") and not sign else override
+        nothing = f"{noun}=[]" if noun == "probe" else f"~{noun}"  # probes are a list of choices
+        return nothing if value in ("null", "none") and not sign else override
     first, more, _ = rest.partition(".")
     known = {f.name for config, _ in registry.parts.values() for f in fields(config)}
     if first in known and noun != "probe":

@@ -135,8 +135,8 @@ class Step:
     def features(self, path: Path) -> Tensor:
         """(B,K or N,F): content of the sites before masks and positions.
 
-        Shared by all paths whose inputs were neither rewritten nor dropped. An embedder may return a pair: the
-        content, and its own losses by name.
+        Shared by all paths whose inputs were neither rewritten nor dropped. An embedder may return a pair:
+        the content, and its own losses by name.
         """
         plan = self.plan(path)
         whole = plan.inputs is self.units(path.view) and plan.keep is None

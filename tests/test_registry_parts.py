@@ -19,9 +19,7 @@ from encdec_train.registry import PACKAGES, Registry, discover
 
 discover()
 PARTS = [
-    pytest.param(noun, name, id=f"{noun}-{name}")
-    for noun, registry in Registry.all.items()
-    for name in registry.parts
+    pytest.param(noun, name, id=f"{noun}-{name}") for noun, registry in Registry.all.items() for name in registry.parts
 ]
 MODULES = {
     "embedder",
@@ -113,9 +111,7 @@ def test_kind(noun: str, name: str) -> None:
 
 def test_config_names_are_unique() -> None:
     """An error names the class, so that two of one name would be told apart by nobody."""
-    counts = Counter(
-        config.__name__ for registry in Registry.all.values() for config, _ in registry.parts.values()
-    )
+    counts = Counter(config.__name__ for registry in Registry.all.values() for config, _ in registry.parts.values())
     assert [name for name, count in counts.items() if count > 1] == []
 
 

@@ -1,7 +1,8 @@
 """Span masking: spans of a fixed length are replaced by the mask vector; they may overlap.
 
-Baevski et al. 2020, "wav2vec 2.0" (arXiv:2006.11477), section 3.1 and section 4.2: a share p = 0.065 of the time steps
-is drawn without replacement as starts, and the M = 10 steps from each start are masked. That hides about half of them.
+Baevski et al. 2020, "wav2vec 2.0" (arXiv:2006.11477), section 3.1 and section 4.2: a share p = 0.065 of the
+time steps is drawn without replacement as starts, and the M = 10 steps from each start are masked. That
+hides about half.
 """
 
 from __future__ import annotations
@@ -57,8 +58,9 @@ class SpanMaskConfig:
 class SpanMask(nn.Module):
     """Every row gets floor(p L + u) spans of its L real sites, u uniform in [0, 1), and never less than one.
 
-    A span starts where all of it is real; a row shorter than a span is hidden whole. Fixed sites stay. Where more is
-    hidden than `capacity` allows, a random choice of it is predicted; the rest stays hidden and is not.
+    A span starts where all of it is real; a row shorter than a span is hidden whole. Fixed sites stay.
+    Where more is hidden than `capacity` allows, a random choice of it is predicted; the rest stays hidden
+    and is not.
     """
 
     def __init__(self, config: SpanMaskConfig, sites: Spec) -> None:
@@ -100,7 +102,7 @@ class SpanMask(nn.Module):
         return begun > ended
 
     def choose(self, hidden: Tensor, sites: Sites, step: Step, tag: str) -> tuple[Tensor, Tensor, Tensor]:
-        """What is predicted: (B,M/B) sites in their order with fillers last, (B,N) mask, (B,M/B) bool real."""
+        """Predicted (B,M/B) sites in their order with fillers last, (B,N) mask, (B,M/B) bool real."""
         n, capacity = sites.n, self.config.predicted(sites.n)
         order = step.rng.bits(tag + ".choose", sites.sample, sites.place)
         chosen = order.masked_fill(~hidden, _LAST).argsort(dim=1, stable=True)[:, :capacity]  # (B,M/B)

@@ -1,8 +1,9 @@
 """The convolutional feature encoder of wav2vec 2.0: raw samples to frames, frames to model vectors.
 
-Baevski et al. 2020 (arXiv:2006.11477), section 2 "Feature encoder" and section 4.2: seven blocks of 512 channels,
-strides (5,2,2,2,2,2,2), kernels (10,3,3,3,3,2,2): a frame sees 400 samples (25 ms at 16 kHz), one every 320 (20 ms).
-As in the Base model, only the first block is normalised (a group for each channel) and no convolution has a bias.
+Baevski et al. 2020 (arXiv:2006.11477), section 2 "Feature encoder" and section 4.2: seven blocks of 512
+channels, strides (5,2,2,2,2,2,2), kernels (10,3,3,3,3,2,2): a frame sees 400 samples (25 ms at 16 kHz), one
+every 320 (20 ms). As in Base, only the first block is normalised (a group for each channel); none has a
+bias.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class WaveformEmbedderConfig:
         width = self.width or view.width
         if width % self.position_groups:
             raise Mismatch(
-                f"embedder 'waveform': width {width} does not divide into {self.position_groups} position_groups"
+                f"embedder 'waveform'.position_groups: {self.position_groups} does not divide width {width}"
             )
         if not 0 <= self.dropout < 1:
             raise Mismatch(f"embedder 'waveform'.dropout: {self.dropout} is not in [0, 1)")
@@ -93,14 +94,15 @@ class Waveform(nn.Module):
         spec = config.spec(view)
         self.config = config
         inputs = [1, *config.channels[:-1]]
-        self.convolutions = nn.ModuleList(
+        layers = [
             nn.Conv1d(below, above, kernel, stride, bias=False)
             for below, above, kernel, stride in zip(
                 inputs, config.channels, config.kernels, config.strides, strict=True
             )
-        )
-        for layer in self.convolutions:
+        ]
+        for layer in layers:
             nn.init.kaiming_normal_(layer.weight)
+        self.convolutions = nn.ModuleList(layers)
         self.group_norm = nn.GroupNorm(config.channels[0], config.channels[0])
         self.feature_norm = nn.LayerNorm(spec.features, config.eps)
         self.project = nn.Linear(spec.features, spec.width)

@@ -60,7 +60,7 @@ class Transformer(nn.Module):
             nn.init.normal_(self.tokens, std=0.02)
 
     def maybe(self, x: Tensor, y: Tensor) -> Tensor:
-        """The block's output, or its input. Chosen without reading the draw, and with a gradient for every block."""
+        """The block's output, or its input; chosen without reading the draw, every block in the graph."""
         if not (self.training and self.config.layer_drop):
             return y
         skip = torch.rand((), device=x.device) < self.config.layer_drop

@@ -28,7 +28,7 @@ class ContrastiveConfig:
             )
         if prediction.width != goal.width:
             raise Mismatch(
-                f"loss 'contrastive': the head predicts {prediction.width} values, the target has {goal.width}"
+                f"loss 'contrastive': the head gives {prediction.width} values, the target has {goal.width}"
             )
 
 

@@ -1,7 +1,8 @@
 """Message passing over edges that are data: graph attention, graph isomorphism, and what both need.
 
 All layers see the nodes of a batch as one flat graph: S = B*N nodes, edges between them, no edges between
-rows. Padded nodes are isolated, so that nothing flows out of them.
+rows. Padded nodes are isolated, so that nothing flows out of them. On CUDA the order of sums over edges is
+fixed only with `trainer.deterministic`.
 """
 
 from __future__ import annotations

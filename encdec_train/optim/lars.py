@@ -1,7 +1,7 @@
 """LARS: layer-wise rates in proportion to weight over gradient norm, from the package `pytorch-optimizer`.
 
-You, Gitman and Ginsburg 2017 (arXiv:1708.03888). Matrices and kernels decay and are adapted; vectors (biases, norms)
-get plain momentum steps, as in SimCLR's code.
+You, Gitman and Ginsburg 2017 (arXiv:1708.03888). Matrices and kernels decay and are adapted; vectors (biases,
+norms) get plain momentum steps, as in SimCLR's code.
 """
 
 from __future__ import annotations

@@ -1,1 +1,252 @@
-def write_report(folder): return folder
+"""`report.html`: one page that holds a whole run and needs nothing else, neither network nor script."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from encdec_train.report.curves import chart
+from encdec_train.report.style import CSS
+from encdec_train.report.table import duration, gain, number, score
+
+MIME = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
+MINUS = "\N{MINUS SIGN}"
+NUMERIC = ' class="n"'
+TEXT_LIMIT = 20_000  # characters of one sample file
+
+
+def write_report(run: Path) -> Path:
+    """Write `report.html` into a run directory from what lies there; what is missing is left out.
+
+    Reads `summary.json`, `metrics.jsonl`, `environment.json`, `config.yaml` and `samples/`.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        ValueError: the folder is no run, or one of its files is broken; it is named.
+    """
+    if not (run / "config.yaml").is_file():
+        raise ValueError(f"{run}: not a run directory (it has no config.yaml)")
+    summary = _read_json(run / "summary.json")
+    lines = _read_lines(run / "metrics.jsonl")
+    sections = [
+        _head(summary, run, lines),
+        _section("Probes", _probes(summary.get("probes") or {})),
+        _section("Curves", _curves(lines)),
+        _section("What it sees and predicts", _samples(run / "samples")),
+        _section("Parameters", _parameters(summary.get("parameters") or summary.get("params") or {})),
+        _section("Against the paper", _contract(summary.get("contract") or {})),
+        _section("Configuration", _configuration((run / "config.yaml").read_text(encoding="utf-8"))),
+        _section("Environment", _environment(_read_json(run / "environment.json"))),
+        f"<footer>{escape(str(summary.get('run') or run))}</footer>",
+    ]
+    title = escape(str(summary.get("recipe") or run.name))
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{CSS}</style></head>\n<body>\n<main>\n"
+        + "\n".join(section for section in sections if section)
+        + "\n</main>\n</body></html>\n"
+    )
+    out, partial = run / "report.html", run / "report.html.partial"
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(out)
+    return out
+
+
+def report_command(arguments: Sequence[str]) -> int:
+    """`encdec-train report RUN`."""
+    if len(arguments) != 1:
+        raise ValueError(f"usage: encdec-train report RUN; given: {' '.join(arguments) or 'nothing'}")
+    print(write_report(Path(arguments[0])))
+    return 0
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not readable as JSON, line {error.lineno}: {error.msg}") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`. A last line without its end is one that a killed run was writing."""
+    if not path.is_file():
+        return []
+    whole = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    try:
+        return [json.loads(line) for line in whole if line.strip()]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: a line is not readable as JSON: {error.msg}") from error
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>\n{body}</section>" if body else ""
+
+
+def _head(summary: dict[str, Any], run: Path, lines: list[dict[str, Any]]) -> str:
+    """Name, state, verdict, and the few numbers that one looks for first."""
+    state = str(summary.get("status") or ("not finished" if lines else "no metrics yet"))
+    kind = {"finished": "good", "failed": "bad"}.get(state, "")
+    scale = f'<p class="soft">scale={escape(str(summary["scale"]))}</p>' if summary.get("scale") else ""
+    verdict = f"<p>{escape(_verdict(summary['verdict']))}</p>" if summary.get("verdict") else ""
+    facts = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in _facts(summary, lines)
+    )
+    return (
+        f"<header><h1>{escape(str(summary.get('recipe') or run.name))} "
+        f'<span class="state {kind}">{escape(state)}</span></h1>'
+        f'{scale}{verdict}<dl class="facts">{facts}</dl></header>'
+    )
+
+
+def _verdict(verdict: Any) -> str:
+    if isinstance(verdict, dict):
+        return "; ".join(f"{key}: {value}" for key, value in verdict.items() if value is not None)
+    return str(verdict)
+
+
+def _facts(summary: dict[str, Any], lines: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    loss = summary.get("loss") or ({"first": lines[0].get("loss"), "last": lines[-1].get("loss")} if lines else {})
+    steps = summary.get("steps") or (lines[-1].get("step") if lines else None)
+    speed = summary.get("throughput") or {}
+    found = [
+        ("loss, first to last", f"{number(loss['first'])} → {number(loss['last'])}" if loss else None),
+        ("steps", number(steps) if steps is not None else None),
+        ("samples", number(summary["samples"]) if summary.get("samples") is not None else None),
+        ("training time", duration(summary["seconds"]) if summary.get("seconds") is not None else None),
+        ("samples per second", number(speed["samples_per_s"], 3) if speed.get("samples_per_s") else None),
+        ("tokens per second", number(speed["tokens_per_s"], 3) if speed.get("tokens_per_s") else None),
+    ]
+    return [(name, value) for name, value in found if value is not None]
+
+
+def _probes(probes: dict[str, dict[str, Any]]) -> str:
+    """Each probe beside the same probe of the encoder before training."""
+    if not probes:
+        return ""
+    rows = []
+    for name, probe in probes.items():
+        change = gain(probe.get("value"), probe.get("untrained"))
+        kind = "up" if change.startswith("+") and change.strip("+0.") else "down" if change.startswith("-") else ""
+        metric = f' <span class="soft">{escape(str(probe["metric"]))}</span>' if probe.get("metric") else ""
+        rows.append(
+            f'<tr><th scope="row">{escape(name)}{metric}</th><td class="n">{score(probe.get("value"))}</td>'
+            f'<td class="n">{score(probe.get("untrained"))}</td>'
+            f'<td class="n {kind}">{change.replace("-", MINUS)}</td>'
+            f"<td>{escape(str(probe.get('protocol') or ''))}</td></tr>"
+        )
+    names = ("probe", "trained", "untrained", "gain", "protocol")
+    head = "".join(f'<th scope="col"{NUMERIC if name in names[1:4] else ""}>{name}</th>' for name in names)
+    return f'<table class="probes"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+def _curves(lines: list[dict[str, Any]]) -> str:
+    """Loss, its terms if there are several, rate, gradient, throughput and waiting."""
+    stages = [b["step"] for a, b in pairwise(lines) if a.get("stage") != b.get("stage")]
+    terms: dict[str, None] = {name: None for line in lines for name in line.get("terms") or {}}
+    drawn = [chart("Loss", _points(lines, "loss"), stages=stages)]
+    if len(terms) > 1:
+        drawn += [chart(name, _points(lines, "terms", name), stages=stages) for name in terms]
+    drawn += [
+        chart("Learning rate", _points(lines, "lr"), zero=True, exact=True, stages=stages),
+        chart("Gradient norm", _points(lines, "gradient_norm"), zero=True, stages=stages),
+        chart("Samples per second", _points(lines, "samples_per_s"), zero=True, stages=stages),
+        chart("Waiting for data, share of the time", _points(lines, "data_wait"), zero=True, stages=stages),
+    ]
+    figures = "".join(figure for figure in drawn if figure)
+    return f'<div class="charts">{figures}</div>' if figures else ""
+
+
+def _points(lines: Iterable[dict[str, Any]], *keys: str) -> list[tuple[float, float]]:
+    """Step and the value under `keys`, where a line has it."""
+    out = []
+    for line in lines:
+        value: Any = line
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, int | float):
+            out.append((float(line["step"]), float(value)))
+    return out
+
+
+def _samples(folder: Path) -> str:
+    """Pictures as data URIs and texts, one figure for each file."""
+    figures = []
+    for file in sorted(folder.iterdir()) if folder.is_dir() else []:
+        name = escape(file.stem)
+        if file.suffix in MIME:
+            data = base64.b64encode(file.read_bytes()).decode()
+            what = "For each sample: the original, what the encoder saw, the prediction in the hidden places"
+            body = f'<img src="data:{MIME[file.suffix]};base64,{data}" alt="{what}">'
+            figures.append(f"<figure><figcaption><b>{name}</b> · {what}.</figcaption>{body}</figure>")
+        elif file.suffix == ".json":
+            figures.append(f"<figure><figcaption><b>{name}</b></figcaption>{_triples(file)}</figure>")
+        elif file.suffix == ".txt":
+            text = escape(file.read_text(encoding="utf-8", errors="replace")[:TEXT_LIMIT])
+            figures.append(f"<figure><figcaption><b>{name}</b></figcaption><pre>{text}</pre></figure>")
+    return f'<div class="samples">{"".join(figures)}</div>' if figures else ""
+
+
+def _triples(file: Path) -> str:
+    """A JSON list of objects of strings, such as original, masked and predicted: a table for each."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}: not readable as JSON, line {error.lineno}: {error.msg}") from error
+    return "".join(_table(item.items()) for item in found if isinstance(item, dict))
+
+
+def _parameters(counts: dict[str, Any]) -> str:
+    whole = {name: count for name, count in counts.items() if isinstance(count, int)}
+    if not whole:
+        return ""
+    return _table([*((name, number(count)) for name, count in whole.items()), ("all", number(sum(whole.values())))])
+
+
+def _contract(contract: dict[str, Any]) -> str:
+    """What the paper reports, and what was measured on the rung; nothing where neither is known."""
+    tables = []
+    for name, caption in (("paper", "Published"), ("rung", "Measured with this framework, scale=rung")):
+        known = {key: value for key, value in (contract.get(name) or {}).items() if value not in (None, [], "")}
+        if known:
+            tables.append(f'<p class="soft">{caption}</p>{_table(known.items())}')
+    return "".join(tables)
+
+
+def _environment(environment: dict[str, Any]) -> str:
+    if not environment:
+        return ""
+    packages = environment.get("packages")
+    rows = [(key, value) for key, value in environment.items() if key != "packages" and value is not None]
+    if isinstance(packages, dict):
+        rows.append(("packages", ", ".join(f"{name} {version}" for name, version in packages.items())))
+    return _table(rows)
+
+
+def _configuration(text: str) -> str:
+    count = len(re.findall(r"\n", text))
+    return f"<details><summary>config.yaml, {count} lines, resolved</summary><pre>{escape(text)}</pre></details>"
+
+
+def _table(rows: Iterable[tuple[str, Any]]) -> str:
+    cells = "".join(
+        f"<tr><td>{escape(str(key).replace('_', ' '))}</td><td>{escape(_said(value))}</td></tr>" for key, value in rows
+    )
+    return f'<table class="plain"><tbody>{cells}</tbody></table>'
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:,.0f}" if isinstance(value, float) and value >= 1e6 else str(value)

@@ -42,11 +42,7 @@ def number(value: Any, digits: int = 4) -> str:
         return str(value)
     if not math.isfinite(value):
         return str(value)
-    if (
-        float(value).is_integer()
-        and abs(value) < 1e15
-        and (isinstance(value, int) or abs(value) >= 10**digits)
-    ):
+    if float(value).is_integer() and abs(value) < 1e15 and (isinstance(value, int) or abs(value) >= 10**digits):
         return f"{int(value):,}"
     if abs(value) >= 10 ** (digits - 1):
         return f"{value:,.0f}"
@@ -109,9 +105,7 @@ def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _probe_table(probes: dict[str, dict[str, Any]], *, plain: bool) -> Table:
-    table = Table(
-        box=None if plain else SIMPLE_HEAD, padding=(0, 2, 0, 0) if plain else (0, 1), header_style=""
-    )
+    table = Table(box=None if plain else SIMPLE_HEAD, padding=(0, 2, 0, 0) if plain else (0, 1), header_style="")
     table.add_column("probe")
     table.add_column("metric")
     for name in ("trained", "untrained", "gain"):

@@ -1,6 +1,7 @@
 """Learned discrete targets: a product quantiser over the clean features, trained with the model.
 
-Baevski et al. 2020, "wav2vec 2.0" (arXiv:2006.11477), section 2 "Quantization module", section 3.2 and section 4.2.
+Baevski et al. 2020, "wav2vec 2.0" (arXiv:2006.11477), section 2 "Quantization module", section 3.2 and
+section 4.2.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class QuantizedConfig:
                 raise Mismatch(f"{name}.{field}: {getattr(self, field)} is below 1")
         if not 0 < self.temperature_min <= self.temperature:
             raise Mismatch(
-                f"{name}: temperature_min {self.temperature_min} is not in (0, temperature {self.temperature}]"
+                f"{name}.temperature_min: {self.temperature_min} is not in (0, {self.temperature}]"
             )
         if not 0 < self.temperature_decay <= 1:
             raise Mismatch(f"{name}.temperature_decay: {self.temperature_decay} is not in (0, 1]")
@@ -64,7 +65,8 @@ class QuantizedConfig:
 class Quantized(nn.Module):
     """(M,width) projected codes of the predicted frames, and for each the K others it must be told from.
 
-    In training a code is drawn by Gumbel noise and passes gradients straight through; in eval mode it is the likeliest.
+    In training a code is drawn with Gumbel noise and passes gradients straight through; in eval mode it is
+    the likeliest.
     """
 
     def __init__(self, config: QuantizedConfig, sites: Spec) -> None:
@@ -160,7 +162,11 @@ def draw_negatives(
     Args:
         utterance: (M,) number of the utterance, in any order.
         real: (M,) bool; the rest is neither drawn nor drawn for.
-        sample, place: (M,) random keys.
+        count: K.
+        rng: keyed by `tag`.
+        tag: of this draw.
+        sample: (M,) random key of the row's sample.
+        place: (M,) its place there, the other half of the key.
     """
     m = len(utterance)
     own = torch.arange(m, device=utterance.device)

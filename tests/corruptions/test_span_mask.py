@@ -32,7 +32,7 @@ def runs(row):
 
 
 def test_share_and_span_length_are_the_papers():
-    """Section 4.2: about 49 % of the steps are masked, the mean span is 14.7 steps, of 15 s (about 750 steps)."""
+    """Section 4.2: about 49 % of the steps are masked, the mean span is 14.7 steps, of clips of 15 s."""
     plan = make_plan(make_sites(400, 750))
     share = plan.replace.float().mean().item()
     lengths = [length for row in plan.replace for length in runs(row)]

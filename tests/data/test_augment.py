@@ -102,7 +102,9 @@ def test_a_crop_reads_the_pixels_of_its_box():
 
 def test_turning_by_a_right_angle_is_rot90(pictures, monkeypatch):
     """With the draw fixed at its upper end, 90 degrees either way move every pixel onto a pixel."""
-    monkeypatch.setattr(Rng, "uniform", lambda self, tag, *keys: torch.ones(()).expand(torch.broadcast_shapes(*[k.shape for k in keys])))
+    monkeypatch.setattr(
+        Rng, "uniform", lambda self, tag, *keys: torch.ones(()).expand(torch.broadcast_shapes(*[k.shape for k in keys]))
+    )
     turned = cut(pictures, KEYS, Rng(0), nothing(rotate=90.0, ratio=1.0), 12)
     torch.testing.assert_close(turned, torch.rot90(pictures, 1, (2, 3)), atol=1e-5, rtol=0)
 
@@ -169,7 +171,7 @@ def test_blur_is_the_gaussian_of_the_drawn_deviation():
     images[:, :, 15, 15] = 1
     config = AugmentConfig(blur=1.0, blur_kernel=0.75)
     sigma = 0.1 + 1.9 * draw("sigma")
-    along = torch.exp(-torch.arange(-11.0, 12.0) ** 2 / (2 * sigma[:, None] ** 2))
+    along = torch.exp(-(torch.arange(-11.0, 12.0) ** 2) / (2 * sigma[:, None] ** 2))
     along = along / along.sum(1, keepdim=True)
     kernel = along[:, :, None] * along[:, None, :]
     found = blur(images, KEYS, Rng(4, 2), config)[:, 0, 4:27, 4:27]
@@ -189,7 +191,9 @@ def test_resizing_without_a_crop_is_antialiased():
 
 
 def test_it_compiles_to_one_graph(pictures):
-    explained = torch._dynamo.explain(lambda x: augment(x, KEYS, Rng(0), nothing(scale_min=0.3, flip=True, noise=0.1), 8))
+    explained = torch._dynamo.explain(
+        lambda x: augment(x, KEYS, Rng(0), nothing(scale_min=0.3, flip=True, noise=0.1), 8)
+    )
     assert explained(pictures).graph_break_count == 0
 
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from encdec_train.embedders.waveform import Waveform, WaveformEmbedderConfig
-from encdec_train.types import Mismatch, Plan, Sites, Spec, Units
+from encdec_train.rng import Rng
+from encdec_train.step import Parts, Step
+from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units
 
 SMALL = WaveformEmbedderConfig(
     width=16,
@@ -77,9 +79,7 @@ def test_the_gradient_to_the_convolutions_is_scaled():
         part = Waveform(replace(SMALL, gradient=scale), view(200), mask=False)
         units = make_units([200], 200)
         features, own = part.features(units, part.sites(units), None)
-        (
-            features.square().sum() * features.sum() + own["penalty"].sum + part.project(features).sum()
-        ).backward()
+        (features.square().sum() * features.sum() + own["penalty"].sum + part.project(features).sum()).backward()
         grads.append({name: p.grad for name, p in part.named_parameters() if p.grad is not None})
     for name, grad in grads[0].items():
         scaled = name.startswith(("convolutions", "group_norm"))
@@ -130,3 +130,15 @@ def test_dropping_is_refused():
     units = make_units([200], 200)
     with pytest.raises(ValueError, match="replaces"):
         part.features(units, part.sites(units), torch.zeros(1, 2, dtype=torch.int64))
+
+
+def test_the_step_takes_the_penalty_once():
+    """An embedder's own losses reach the step with its features, and only where gradients flow."""
+    part = Waveform(SMALL, view(200), mask=False)
+    parts, path = Parts({"embedder": {"main": part}}), Path(view="audio", encoder=None)
+    step = Step({"audio": make_units([200, 120], 200)}, parts, Rng(0))
+    with torch.no_grad():
+        step.features(path)
+    assert not step.aux
+    assert torch.equal(step.features(path), step.features(path))
+    assert step.aux.keys() == {"main.penalty"} and step.aux["main.penalty"].count == 9 + 5

@@ -52,9 +52,7 @@ def test_padding_changes_nothing_in_training(encoder: Any) -> None:
             edges=sites.edges[:, sites.edges[0] < 33],
         ),
     )
-    torch.testing.assert_close(
-        encoder(tokens(padded)).x, encoder(tokens(hidden)).x[:3, :6], rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(encoder(tokens(padded)).x, encoder(tokens(hidden)).x[:3, :6], rtol=1e-4, atol=1e-5)
 
 
 def test_nodes_have_no_order(encoder: Any) -> None:

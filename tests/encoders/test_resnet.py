@@ -132,10 +132,10 @@ def our_name(name):
     """transformers' name of a ResNet weight -> ours."""
     if name.startswith("embedder"):
         kind, rest = name.removeprefix("embedder.embedder.").split(".", 1)
-        return f"{ {'convolution': 'stem', 'normalization': 'norm'}[kind]}.{rest}"
+        return f"{ {'convolution': 'stem', 'normalization': 'norm'}[kind] }.{rest}"
     _, _, stage, _, block, part, rest = name.split(".", 6)
     if part == "shortcut":
         kind, rest = rest.split(".", 1)
-        return f"stages.{stage}.{block}.shortcut.{ {'convolution': 0, 'normalization': 1}[kind]}.{rest}"
+        return f"stages.{stage}.{block}.shortcut.{ {'convolution': 0, 'normalization': 1}[kind] }.{rest}"
     index, kind, rest = rest.split(".", 2)
-    return f"stages.{stage}.{block}.{ {'convolution': 'convs', 'normalization': 'norms'}[kind]}.{index}.{rest}"
+    return f"stages.{stage}.{block}.{ {'convolution': 'convs', 'normalization': 'norms'}[kind] }.{index}.{rest}"

@@ -31,9 +31,7 @@ def images_to_units(pixels):
     coords = torch.stack(axes, -1).flatten(0, 1).float().expand(rows, -1, -1)
     place = torch.arange(SIDE * SIDE).expand(rows, -1)
     sample = torch.arange(rows)[:, None].expand(-1, SIDE * SIDE)
-    return Units(
-        values=values, sites=Sites(sample=sample, place=place, coords=coords, grid=(SIDE, SIDE))
-    )
+    return Units(values=values, sites=Sites(sample=sample, place=place, coords=coords, grid=(SIDE, SIDE)))
 
 
 def ours():

@@ -168,9 +168,7 @@ def test_gradients_equal_transformers():
         expected = theirs[name] * (
             EMBEDDER.gradient if name.split(".")[2] in ("convolutions", "group_norm") else 1
         )
-        torch.testing.assert_close(
-            parameter.grad, expected, atol=1e-5, rtol=1e-3, msg=name
-        )
+        torch.testing.assert_close(parameter.grad, expected, atol=1e-5, rtol=1e-3, msg=name)
 
 
 def unused(hf):

@@ -31,9 +31,7 @@ def test_simclr_with_norms_is_the_closed_form():
 
 def test_without_norms_it_is_a_perceptron_with_biases():
     head, x = build(layers=3, hidden=5, width=2, hidden_norm=BatchNorm.none), torch.randn(4, 6)
-    reference = torch.nn.Sequential(
-        head.linears[0], torch.nn.ReLU(), head.linears[1], torch.nn.ReLU(), head.linears[2]
-    )
+    reference = torch.nn.Sequential(head.linears[0], torch.nn.ReLU(), head.linears[1], torch.nn.ReLU(), head.linears[2])
     assert [layer.bias is not None for layer in head.linears] == [True] * 3
     torch.testing.assert_close(head(x), reference(x))
 

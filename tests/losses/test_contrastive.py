@@ -18,14 +18,10 @@ def test_equals_cross_entropy_over_cosines():
     torch.manual_seed(0)
     predicted, true = torch.randn(6, 5), torch.randn(6, 5)
     negatives = (torch.arange(6)[:, None] + torch.tensor([1, 2, 4])) % 6
-    loss = Contrastive(ContrastiveConfig(temperature=0.2), values(5))(
-        predicted, Goal(values=true, negatives=negatives)
-    )
+    loss = Contrastive(ContrastiveConfig(temperature=0.2), values(5))(predicted, Goal(values=true, negatives=negatives))
     choices = torch.cat([true[:, None], true[negatives]], 1)  # (6,4,5)
     logits = F.cosine_similarity(predicted[:, None], choices, dim=-1) / 0.2
-    torch.testing.assert_close(
-        loss, F.cross_entropy(logits, torch.zeros(6, dtype=torch.long), reduction="none")
-    )
+    torch.testing.assert_close(loss, F.cross_entropy(logits, torch.zeros(6, dtype=torch.long), reduction="none"))
 
 
 def test_a_rows_own_index_is_no_negative():
@@ -62,7 +58,7 @@ def test_both_ways_to_the_similarities_agree():
 
 
 def test_what_does_not_fit_is_named():
-    with pytest.raises(Mismatch, match="predicts 4 values, the target has 5"):
+    with pytest.raises(Mismatch, match="gives 4 values, the target has 5"):
         ContrastiveConfig().check(values(4), values(5))
     with pytest.raises(Mismatch, match="gives ids"):
         ContrastiveConfig().check(values(4), Spec(kind="ids", width=4))

@@ -15,9 +15,7 @@ def test_closed_form_at_known_angles() -> None:
     angle = torch.tensor([0.0, 1 / 3, 1 / 2, 1.0]) * torch.pi
     prediction = 7 * torch.stack([angle.cos(), angle.sin()], 1)  # lengths do not count
     goal = torch.tensor([[0.1, 0.0]]).expand(4, 2)
-    torch.testing.assert_close(
-        error(prediction, goal, 3), torch.tensor([0.0, 0.125, 1.0, 8.0]), atol=1e-6, rtol=1e-5
-    )
+    torch.testing.assert_close(error(prediction, goal, 3), torch.tensor([0.0, 0.125, 1.0, 8.0]), atol=1e-6, rtol=1e-5)
 
 
 def test_half_the_squared_distance_of_unit_vectors() -> None:
@@ -43,8 +41,6 @@ def test_equal_rows_and_empty_rows_have_a_finite_gradient() -> None:
         (ScaledCosineConfig(), 4, Spec(kind="ids", width=4), "gives ids"),
     ],
 )
-def test_what_does_not_fit_is_named(
-    config: ScaledCosineConfig, prediction: int, goal: Spec, said: str
-) -> None:
+def test_what_does_not_fit_is_named(config: ScaledCosineConfig, prediction: int, goal: Spec, said: str) -> None:
     with pytest.raises(Mismatch, match=said):
         config.check(Spec(kind="vectors", width=prediction), goal)

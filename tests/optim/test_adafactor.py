@@ -20,9 +20,7 @@ def test_the_rate_is_that_of_t5(step: int, expected: float) -> None:
     optimizer.state[weight]["col_var"].fill_(9.0)
     before = weight.detach().clone()
     optimizer.step()
-    moved = (
-        before - weight.detach()
-    ).mean() / before.mean()  # the update itself is 1: gradient / its own size
+    moved = (before - weight.detach()).mean() / before.mean()  # the update itself is 1: gradient / its own size
     assert moved.item() == pytest.approx(expected, rel=1e-3)
 
 

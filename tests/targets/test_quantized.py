@@ -105,9 +105,7 @@ def test_a_code_is_one_entry_of_each_group():
         _, run, part = make(config, HIDDEN, train=train)
         key = torch.arange(24)
         choice = part.choose(torch.randn(24, 2, 5), run.rng, "t", key, key)
-        assert torch.equal(choice.sum(-1), torch.ones(24, 2)) and torch.equal(
-            choice.amax(-1), torch.ones(24, 2)
-        )
+        assert torch.equal(choice.sum(-1), torch.ones(24, 2)) and torch.equal(choice.amax(-1), torch.ones(24, 2))
 
 
 def test_training_draws_entries_by_their_chance():
@@ -125,9 +123,7 @@ def test_gradients_pass_straight_through():
     weights = torch.randn(4, 1, 3)
     (part.choose(logits, Rng(0), "t", key, key) * weights).sum().backward()
     again = logits.detach().clone().requires_grad_()
-    noise = Rng(0).gumbel(
-        "t.gumbel", key[:, None, None], key[:, None, None], torch.zeros(1, 1).long(), torch.arange(3)
-    )
+    noise = Rng(0).gumbel("t.gumbel", key[:, None, None], key[:, None, None], torch.zeros(1, 1).long(), torch.arange(3))
     (((again + noise) / 2.0).softmax(-1) * weights).sum().backward()
     torch.testing.assert_close(logits.grad, again.grad)
 
@@ -137,9 +133,7 @@ def test_temperature_falls_to_its_floor():
     assert part.temperature(Rng(0, 0)) == 2.0
     assert part.temperature(Rng(0, 100_000)) == pytest.approx(2.0 * math.exp(-0.5), rel=1e-4)
     assert part.temperature(Rng(0, 400_000)) == 0.5
-    assert part.temperature(Rng(0, torch.tensor(100_000))).item() == pytest.approx(
-        2.0 * math.exp(-0.5), rel=1e-3
-    )
+    assert part.temperature(Rng(0, torch.tensor(100_000))).item() == pytest.approx(2.0 * math.exp(-0.5), rel=1e-3)
 
 
 def test_diversity_by_equation_4_and_by_perplexity():
@@ -147,9 +141,7 @@ def test_diversity_by_equation_4_and_by_perplexity():
     for kind in Diversity:
         config = QuantizedConfig(groups=2, entries=5, code_width=8, width=4, diversity=kind, dropout=0.0)
         _, run, part = make(config, hidden)
-        chance = (
-            part.logits(run.batch["main"].values[0, hidden[0][:4]]).unflatten(-1, (2, 5)).softmax(-1).mean(0)
-        )
+        chance = part.logits(run.batch["main"].values[0, hidden[0][:4]]).unflatten(-1, (2, 5)).softmax(-1).mean(0)
         entropy = -(chance * chance.log()).sum(-1)
         expected = -entropy.sum() / 10 if kind is Diversity.entropy else (10 - entropy.exp().sum()) / 10
         term = run.aux["quantized.diversity"]

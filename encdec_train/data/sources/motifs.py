@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from encdec_train.data.config import GraphDataConfig
 from encdec_train.registry import sources
 from encdec_train.rng import key_of
@@ -76,7 +78,7 @@ class Motifs:
         count = self.config.rows if split == self.config.train else max(1, self.config.rows // 3)
         features = Features(
             {
-                "features": Sequence(Sequence(Value("float32"))),
+                "features": Sequence(Sequence(Value("uint8"))),
                 "edges": Sequence(Sequence(Value("int32"))),
                 "label": ClassLabel(names=[motif.name for motif in MOTIFS]),
             }
@@ -92,7 +94,7 @@ class Motifs:
         random.shuffle(order)  # a node's number says nothing
         new = {old: place for place, old in enumerate(order)}
         return {
-            "features": [self.speak(topics[old], random) for old in order],
+            "features": np.stack([self.speak(topics[old], random) for old in order]),
             "edges": [[new[a] for a, _ in edges], [new[b] for _, b in edges]],
             "label": label,
         }
@@ -112,14 +114,14 @@ class Motifs:
             edges.append((random.randrange(len(topics)), random.randrange(len(topics))))
         return topics, edges
 
-    def speak(self, topic: int, random: Random) -> list[float]:
-        """A set of words as zeros and ones: some of the topic's own words, more of all words."""
+    def speak(self, topic: int, random: Random) -> np.ndarray:
+        """(C,) uint8, a set of words as zeros and ones: some of the topic's own words, some of all words."""
         total = self.config.features
         own = total // (TOPICS + 1)
-        said = [0.0] * total
+        said = np.zeros(total, np.uint8)
         for _ in range(self.config.words):
             if random.random() < self.config.signal:
-                said[topic * own + random.randrange(own)] = 1.0
+                said[topic * own + int(random.random() * own)] = 1
             else:
-                said[random.randrange(total)] = 1.0
+                said[int(random.random() * total)] = 1
         return said

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-import datasets
+from typing import TYPE_CHECKING
 
 from encdec_train.data.config import DataConfig
 from encdec_train.data.standard_library import MODULES, docstrings, modules, split_rows
 from encdec_train.registry import sources
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 LANGUAGE = "language"  # the label of the language reference; the others are modules
 
@@ -29,7 +31,9 @@ class Pydoc:
     def __init__(self, config: PydocConfig) -> None:
         self.config = config
 
-    def __call__(self, split: str) -> datasets.Dataset:
+    def __call__(self, split: str) -> Dataset:
+        import datasets
+
         classes = [LANGUAGE, *MODULES]
         rows = [(LANGUAGE, text) for text in self.reference()]
         rows += [

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import datasets
+from typing import TYPE_CHECKING
 
 from encdec_train.data.config import DataConfig
 from encdec_train.data.standard_library import MODULES, definitions, modules, split_rows
 from encdec_train.registry import sources
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass(kw_only=True)
@@ -24,14 +26,14 @@ class Stdlib:
     def __init__(self, config: StdlibConfig) -> None:
         self.config = config
 
-    def __call__(self, split: str) -> datasets.Dataset:
+    def __call__(self, split: str) -> Dataset:
+        import datasets
+
         rows = [
             (module, text)
             for module, tree, source in modules()
             for text in definitions(tree, source)
             if len(text) >= self.config.shortest
         ]
-        features = datasets.Features(
-            text=datasets.Value("string"), label=datasets.ClassLabel(names=list(MODULES))
-        )
+        features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=list(MODULES)))
         return datasets.Dataset.from_dict(split_rows(rows, split, list(MODULES)), features=features)

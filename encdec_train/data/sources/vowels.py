@@ -1,8 +1,8 @@
 """Synthesised words of vowels, spoken by many voices: speech data that needs no download.
 
-Source and filter (Fant 1960): a train of glottal pulses and some breath pass three resonators in a row (Klatt 1980,
-equation 1) whose formants glide from vowel to vowel. A voice has a pitch and a length of vocal tract, which scales all
-formants; formants of the vowels are the men's means of Peterson and Barney (1952, table II), rounded.
+Source and filter (Fant 1960): a train of glottal pulses and some breath pass three resonators in a row
+(Klatt 1980) whose formants glide from vowel to vowel. A voice has a pitch and a length of vocal tract,
+which scales all formants; the vowels' own are near the means of men in Peterson and Barney (1952).
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def vowel_bounds(draw: Draw, seconds: float) -> np.ndarray:
 def formant_tracks(
     draw: Draw, voice: np.ndarray, word: np.ndarray, bounds: np.ndarray, time: np.ndarray
 ) -> np.ndarray:
-    """(clips,F,3) Hz: from vowel to vowel in about 40 ms, scaled by the vocal tract, each a little off its mean."""
+    """(clips,F,3) Hz: from vowel to vowel in 40 ms, scaled by the vocal tract, each a little off its mean."""
     table = np.array([[FORMANTS[vowel] for vowel in name] for name in WORDS], dtype=float)  # (words,3,3)
     goal = table[word]  # (clips,3 vowels,3 formants)
     for vowel in range(3):
@@ -153,7 +153,7 @@ def excitation(draw: Draw, voice: np.ndarray, time: np.ndarray, hop: int, rate: 
 
 
 def resonate(source: np.ndarray, formants: np.ndarray, hop: int, rate: int) -> np.ndarray:
-    """(clips,T): `source` through one resonator after the other; its formants (clips,F,3) change every `hop` samples.
+    """(clips,T): `source` through one resonator after another; `formants` (clips,F,3) hold for `hop` samples.
 
     y[t] = a x[t] + b y[t-1] + c y[t-2] for all clips at once.
     """

@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ class WaveformConfig:
 
 @transforms.register("waveform", WaveformConfig)
 class WaveformTransform(Transform):
-    """view `audio`: rate * seconds samples of one channel; longer sounds are cut anywhere, shorter ones padded."""
+    """view `audio`: rate * seconds samples of one channel; the longer is cut anywhere, the shorter padded."""
 
     config: WaveformConfig
     data: AudioDataConfig
@@ -108,16 +109,19 @@ def read(source: Any, rate: int) -> tuple[str, np.ndarray, int]:
     return name, *read_file(name, source)
 
 
-def read_file(name: str, source: Any) -> tuple[np.ndarray, int]:
+def read_file(name: str, source: bytes | str | None) -> tuple[np.ndarray, int]:
     """Samples (N,channels) and rate of an encoded sound, given as bytes or as a path."""
     import soundfile
 
+    if source is None:
+        raise ValueError(f"{name}: holds neither bytes nor a path")
+    if not isinstance(source, bytes) and not Path(source).is_file():
+        raise ValueError(f"{name}: there is no such file")
     try:
-        return soundfile.read(
-            io.BytesIO(source) if isinstance(source, bytes) else source, dtype="float32", always_2d=True
-        )
-    except (soundfile.LibsndfileError, OSError, TypeError) as error:
-        raise ValueError(f"{name}: not a readable sound ({error})") from error
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        return soundfile.read(file, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{name}: not a readable sound ({error.error_string})") from error
 
 
 def resample(sound: np.ndarray, own_rate: int, rate: int) -> np.ndarray:
@@ -131,6 +135,6 @@ def resample(sound: np.ndarray, own_rate: int, rate: int) -> np.ndarray:
 
 
 def normalize(sound: np.ndarray) -> np.ndarray:
-    """Zero mean and unit variance; silence stays silent. The constant is that of the published preprocessing."""
+    """Zero mean and unit variance; silence stays silent. The constant is that of the published models."""
     centred = sound - sound.mean()
     return (centred / np.sqrt(centred.var() + 1e-7)).astype(np.float32)

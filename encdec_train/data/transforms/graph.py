@@ -11,10 +11,12 @@ from torch import Tensor
 
 from encdec_train.data.config import DataConfig, GraphDataConfig
 from encdec_train.data.example import Example, Row
-from encdec_train.data.transform import Transform
+from encdec_train.data.transform import Drawing, Transform
 from encdec_train.registry import transforms
 from encdec_train.rng import Rng
-from encdec_train.types import Mismatch, Spec
+from encdec_train.types import Mismatch, Plan, Spec, Units
+
+SHOWN = 4  # graphs, nodes of each and features of each that are shown to people
 
 
 @dataclass(kw_only=True)
@@ -41,9 +43,7 @@ class Graph(Transform):
         return {"graph": Spec(kind="values", width=self.width, edges=True)}
 
     def __call__(self, item: Any, sample: int, rng: Rng, *, clean: bool) -> Row:
-        values = torch.from_numpy(
-            np.asarray(item[self.column], dtype=np.float32)
-        )  # nested lists: numpy is faster
+        values = torch.from_numpy(np.asarray(item[self.column]).astype(np.float32))
         edges = torch.from_numpy(np.asarray(item[self.edges], dtype=np.int64).reshape(2, -1))
         self._check(values, edges, sample)
         return {"graph": Example(values=values, sample=sample, edges=self._simple(edges, len(values)))}
@@ -68,5 +68,38 @@ class Graph(Transform):
         keys = torch.unique(source * nodes + target)
         return torch.stack([keys // nodes, keys % nodes])
 
+    def draw(self, units: Units, plan: Plan, prediction: Tensor) -> Drawing | None:
+        """The hidden nodes of a few graphs as text: their neighbours, true and predicted features, the cosine."""
+        if plan.where is None or plan.mask is None or prediction.shape[1:] != (self.width,):
+            return None
+        weight = plan.weight if plan.weight is not None else torch.ones(len(plan.where))
+        lines: list[str] = []
+        shown: dict[int, int] = {}
+        for where, predicted, counted in zip(plan.where.tolist(), prediction, weight.tolist(), strict=True):
+            graph, node = divmod(where, units.sites.n)
+            if counted and graph < SHOWN and shown.get(graph, 0) < SHOWN:
+                shown[graph] = shown.get(graph, 0) + 1
+                lines.append(_describe(units, plan.mask, graph, node, predicted))
+        return Drawing(suffix="txt", content="\n".join(lines).encode() + b"\n")
+
     def preprocess(self) -> dict[str, Any]:
         return {"view": "graph", "features": self.width, "undirected": self.config.undirected}
+
+
+def _describe(units: Units, mask: Tensor, graph: int, node: int, predicted: Tensor) -> str:
+    """One hidden node in a line: features by their number, the largest first."""
+    true = units.values[graph, node].to(predicted)
+    assert units.sites.edges is not None
+    source, target = units.sites.edges
+    around = source[target == graph * units.sites.n + node]
+    visible = int((~mask.flatten()[around]).sum())
+    cosine = torch.nn.functional.cosine_similarity(true, predicted, dim=0)
+    return (
+        f"graph {graph}, node {node}, {visible} of {len(around)} neighbours visible: "
+        f"true {_largest(true)}, predicted {_largest(predicted)}, cosine {cosine:.2f}"
+    )
+
+
+def _largest(features: Tensor) -> str:
+    found = features.topk(min(SHOWN, len(features)))
+    return " ".join(f"{i}:{v:.2g}" for i, v in zip(found.indices.tolist(), found.values.tolist(), strict=True))

@@ -14,10 +14,10 @@ from torch import Tensor
 from encdec_train.data.augment import AugmentConfig, augment
 from encdec_train.data.config import DataConfig, ImageDataConfig
 from encdec_train.data.example import Example, Row, crop_key, crop_keys
-from encdec_train.data.transform import Transform
+from encdec_train.data.transform import Drawing, Transform
 from encdec_train.registry import transforms
 from encdec_train.rng import Rng
-from encdec_train.types import Batch, Mismatch, Sites, Spec, Units
+from encdec_train.types import Batch, Mismatch, Plan, Sites, Spec, Units
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -96,6 +96,24 @@ class ImageTransform(Transform):
             "mean": list(data.mean),
             "std": list(data.std),
         }
+
+    def draw(self, units: Units, plan: Plan, prediction: Tensor) -> Drawing | None:
+        """Pictures, what was left of them, and the predicted patches in the hidden places."""
+        if plan.mask is None or units.sites.grid is None or prediction.shape[-1:] != units.values.shape[-1:]:
+            return None
+        from encdec_train.data.pictures import masked_patches_png
+
+        predicted = units.values.float().flatten(0, 1).clone()
+        predicted[slice(None) if plan.where is None else plan.where] = prediction
+        content = masked_patches_png(
+            units.values.float().cpu(),
+            predicted.view_as(units.values).cpu(),
+            plan.mask.cpu(),
+            (self.side, self.side),
+            list(self.data.mean),
+            list(self.data.std),
+        )
+        return Drawing("png", content)
 
 
 def picture(pixels: np.ndarray, sample: int) -> Example:

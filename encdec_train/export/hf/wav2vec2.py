@@ -1,6 +1,7 @@
-"""wav2vec 2.0 under transformers' names (`Wav2Vec2ForPreTraining`), both ways. transformers itself is not needed.
+"""wav2vec 2.0 under transformers' names (`Wav2Vec2ForPreTraining`), both ways; transformers is not needed.
 
-Here queries, keys and values are one matrix and the codebook has an axis for its groups; there they are apart, and flat.
+Here queries, keys and values are one matrix, and the codebook has an axis for its groups; there they are
+apart, and it is flat.
 """
 
 from __future__ import annotations
@@ -173,5 +174,6 @@ def _check(embedder: WaveformEmbedderConfig, encoder: TransformerConfig) -> None
         raise Mismatch(f"export to wav2vec 2.0: encoder has {', '.join(wrong)}, which it cannot say")
     if embedder.eps != encoder.eps:
         raise Mismatch(
-            f"export to wav2vec 2.0: it has one eps, the embedder has {embedder.eps}, the encoder {encoder.eps}"
+            "export to wav2vec 2.0: it has one eps, "
+            f"the embedder has {embedder.eps}, the encoder {encoder.eps}"
         )

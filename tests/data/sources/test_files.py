@@ -148,9 +148,7 @@ def test_the_content_has_one_name_unless_it_is_named(tmp_path):
     assert list(open_files(TextsConfig(path=path, test="train"), "train")[0]) == ["title", "img", "text"]
     named = open_files(TextsConfig(path=path, test="train", column="title"), "train")
     assert named[0]["title"] == "a" and "TEXT" in named[0]
-    assert "holds text, the transform reads image" in complaint(
-        ImagesConfig(path=path, test="train", column="title")
-    )
+    assert "holds text, the transform reads image" in complaint(ImagesConfig(path=path, test="train", column="title"))
 
 
 def test_joined_splits(tmp_path):
@@ -188,9 +186,7 @@ def test_wrong_paths(tmp_path):
     assert f"the folder {tmp_path} is empty" in complaint(ImagesConfig(path=str(tmp_path)))
     (tmp_path / "a.xyz").write_text("?")
     assert "1 of '.xyz'" in complaint(ImagesConfig(path=str(tmp_path)))
-    assert "a.xyz is of no known kind; allowed are parquet" in complaint(
-        ImagesConfig(path=str(tmp_path / "a.xyz"))
-    )
+    assert "a.xyz is of no known kind; allowed are parquet" in complaint(ImagesConfig(path=str(tmp_path / "a.xyz")))
     assert "not given" in complaint(ImagesConfig())
     (tmp_path / "a.txt").write_text("one\ntwo")
     assert "data.subset: 'en'" in complaint(TextsConfig(path=str(tmp_path / "a.txt"), subset="en"))

@@ -37,8 +37,9 @@ def test_a_wav_file_comes_back_bit_for_bit(tmp_path):
     sound = tone(8000, 0.5)
     data = encoded(sound, 8000)
     (tmp_path / "a.wav").write_bytes(data)
-    for source in (data, {"bytes": data, "path": "a.wav"}, str(tmp_path / "a.wav"), sound, list(sound),
-                   {"bytes": None, "path": str(tmp_path / "a.wav")}, {"array": sound, "sampling_rate": 8000}):  # fmt: skip
+    path = str(tmp_path / "a.wav")
+    records = [{"bytes": data, "path": "a.wav"}, {"bytes": None, "path": path}]
+    for source in (data, path, sound, list(sound), *records, {"array": sound, "sampling_rate": 8000}):
         assert np.array_equal(decode(source, 8000), sound)
     quantised = decode(encoded(sound, 8000, "PCM_16"), 8000)
     assert np.abs(quantised - sound).max() < 2.0**-15
@@ -104,8 +105,8 @@ def test_the_column_with_sounds_is_found():
     "source, text",
     [
         ({"bytes": b"no sound", "path": "folder/broken.wav"}, "folder/broken.wav: not a readable sound"),
-        ("missing.wav", "missing.wav: not a readable sound"),
-        ({"bytes": None, "path": None}, "sound: not a readable sound"),
+        ("missing.wav", "missing.wav: there is no such file"),
+        ({"bytes": None, "path": None}, "sound: holds neither bytes nor a path"),
         (
             {"bytes": encoded(np.zeros(0, np.float32), 8000), "path": "empty.wav"},
             "empty.wav: holds no samples",

@@ -9,7 +9,7 @@ from encdec_train.data.config import DataConfig, GraphDataConfig
 from encdec_train.data.example import Example, collate
 from encdec_train.data.transforms.graph import Graph, GraphConfig
 from encdec_train.rng import Rng
-from encdec_train.types import Mismatch
+from encdec_train.types import Mismatch, Plan
 
 RNG = Rng(0)
 
@@ -73,3 +73,22 @@ def test_other_data_are_refused() -> None:
 def test_features_and_edges_keep_their_type() -> None:
     graph = read(transform(), row((0, 1)))
     assert graph.values.dtype == torch.float32 and graph.edges.dtype == torch.int64  # type: ignore[union-attr]
+
+
+def test_hidden_nodes_are_drawn_as_text() -> None:
+    part = transform()
+    units = collate([part(row((0, 1), (1, 2)), 0, RNG, clean=True)])["graph"]
+    mask = torch.tensor([[True, False, True, False]])
+    plan = Plan(
+        inputs=units,
+        sites=units.sites,
+        mask=mask,
+        where=torch.tensor([0, 2, 3]),
+        weight=torch.tensor([1.0, 1.0, 0.0]),
+    )
+    drawn = part.draw(units, plan, units.values[0, [0, 2, 3]])
+    assert drawn is not None and drawn.suffix == "txt"
+    first, second = drawn.content.decode().splitlines()
+    assert first.startswith("graph 0, node 0, 1 of 1 neighbours visible: true 1:1 0:0")
+    assert second.endswith("predicted 0:2 1:1, cosine 1.00")
+    assert part.draw(units, plan, torch.zeros(3, 5)) is None  # not features

@@ -1,0 +1,110 @@
+"""A run that dies and goes on writes the losses of the run that did not die, bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from encdec_train.train import checkpoint, rundir
+from encdec_train.train.module import PretrainModule
+from encdec_train.train.run import resume, train
+from tests.runs import RECIPE_NAMES, small
+
+
+class Killed(RuntimeError):
+    pass
+
+
+def losses(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line["loss"], line["terms"], line["lr"]) for line in lines]
+
+
+def die_at(monkeypatch, step):
+    whole = PretrainModule.training_step
+
+    def training_step(self, batch, index):
+        if self.done == step:
+            raise Killed
+        return whole(self, batch, index)
+
+    monkeypatch.setattr(PretrainModule, "training_step", training_step)
+
+
+@pytest.mark.parametrize("recipe", RECIPE_NAMES)
+def test_resumed_is_uninterrupted(recipe, tmp_path, monkeypatch):
+    arguments = ("checkpoint.every=2", "probe=null")
+    train(small(recipe, tmp_path / "whole", *arguments, steps=6))
+    with monkeypatch.context() as patch:
+        die_at(patch, 5)
+        with pytest.raises(Killed):
+            train(small(recipe, tmp_path / "broken", *arguments, steps=6))
+    broken = tmp_path / "broken" / recipe / "run"
+    assert checkpoint.read_state(checkpoint.newest(broken / "checkpoints")[0])["step"] == 4
+    assert [step for step, *_ in losses(broken)] == [1, 2, 3, 4, 5]  # one line more than the checkpoint knows
+    resume(broken)
+    whole = tmp_path / "whole" / recipe / "run"
+    assert losses(broken) == losses(whole)
+    files = [folder / "encoder" / "model.safetensors" for folder in (broken, whole)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_kill_minus_nine(tmp_path):
+    """A real process, really killed, with worker processes."""
+    command = [sys.executable, "-m", "encdec_train.cli"]
+    arguments = [
+        "+recipe=mae_vit",
+        "loader.batch=8",
+        "loader.workers=1",
+        "trainer.max_steps=30",
+        "trainer.log_every=1",
+        "checkpoint.every=5",
+        "probe=null",
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    whole, broken = (tmp_path / name / "mae_vit" / "run" for name in ("whole", "broken"))
+    for folder, slow in ((whole, False), (broken, True)):
+        run = [f"run.root={folder.parent.parent}", "run.name=run"]
+        process = subprocess.Popen([*command, *arguments, *run], env=environment, stdout=subprocess.DEVNULL)
+        if slow:
+            _wait_for(lambda: checkpoint.names(broken / "checkpoints"), process)
+            process.send_signal(signal.SIGKILL)
+        process.wait(timeout=300)
+    subprocess.run([*command, "resume", str(broken)], env=environment, check=True, stdout=subprocess.DEVNULL)
+    assert losses(broken) == losses(whole)
+
+
+def _wait_for(condition, process):
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_broken_checkpoint_is_named_and_passed_over(tmp_path):
+    train(small("mae_vit", tmp_path, "checkpoint.every=2", "probe=null", steps=4))
+    folder = tmp_path / "mae_vit" / "run" / "checkpoints"
+    before, last = checkpoint.names(folder)
+    weights = folder / last / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    found, broken = checkpoint.newest(folder)
+    assert found.name == before
+    assert str(weights) in broken[0]
+    (folder / before / "optim.pt").write_bytes(b"")
+    with pytest.raises(checkpoint.BrokenCheckpoint, match="optim.pt"):
+        checkpoint.newest(folder)
+
+
+def test_config_survives_the_disk(tmp_path):
+    for recipe in RECIPE_NAMES:
+        config = small(recipe, tmp_path)
+        path = tmp_path / f"{recipe}.yaml"
+        path.write_text(rundir.dump(config))
+        assert rundir.load(path) == config
