@@ -5,6 +5,8 @@ The dense mask of `allow` is the definition; the other paths are tested against 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -129,8 +131,8 @@ def _segments(
     dropout: float,
     scale: float | None,
 ) -> Tensor:
-    """Packed documents one after the other, each with plain attention."""
-    rows, heads, _, size = q.shape
+    """Packed documents one after the other, each with plain attention; what stands at padding becomes zero."""
+    rows, heads, n, size = q.shape
     assert query.cu_seqlens is not None and key.cu_seqlens is not None
 
     def pieces(t: Tensor, sites: Sites) -> tuple[Tensor, ...]:
@@ -138,29 +140,50 @@ def _segments(
         return flat.split(sites.cu_seqlens.diff().tolist())  # type: ignore[union-attr]
 
     causal = attend is not None and attend.causal
+    mask = _biases(bias, attend)
+    padding = _padding(query.cu_seqlens[1:].tolist(), n)
     out = []
-    for a, b, c in zip(pieces(q, query), pieces(k, key), pieces(v, key), strict=True):
-        # only padding can be longer than the bias, which covers `max_len` places
-        beyond = bias is not None and max(len(a), len(b)) > bias.shape[-1]
-        if not len(a) or not len(b) or beyond:
+    for a, b, c, empty in zip(pieces(q, query), pieces(k, key), pieces(v, key), padding, strict=True):
+        if empty or not len(a) or not len(b):
             out.append(torch.zeros_like(a))
             continue
-        extra = None if bias is None else bias[None, :, : len(a), : len(b)]
-        if attend is not None and attend.window:
-            extra = _window(extra, len(a), len(b), attend, a)
-        elif causal and extra is not None:
-            extra = extra.masked_fill(_future(len(a), len(b), a), torch.finfo(extra.dtype).min)
+        extra = mask(len(a), len(b), a)
         y = F.scaled_dot_product_attention(
             a.transpose(0, 1)[None],
             b.transpose(0, 1)[None],
             c.transpose(0, 1)[None],
-            attn_mask=None if extra is None else extra.to(a.dtype),
+            attn_mask=extra,
             dropout_p=dropout,
             is_causal=causal and extra is None,
             scale=scale,
         )
         out.append(y[0].transpose(0, 1))
     return torch.cat(out).view(rows, -1, heads, size).transpose(1, 2)
+
+
+def _padding(ends: list[int], n: int) -> list[bool]:
+    """Which segments are the padding that closes a row of `n` sites: the last ones that end there."""
+    return [end % n == 0 and end != following for end, following in zip(ends, [*ends[1:], -1], strict=True)]
+
+
+def _biases(bias: Tensor | None, attend: Attend | None) -> Callable[[int, int, Tensor], Tensor | None]:
+    """The additive mask of one document by its lengths. Documents of one length share it, and so its gradient."""
+    window = attend is not None and attend.window > 0
+    if bias is not None and attend is not None and attend.causal and not window:
+        bias = bias.masked_fill(_future(bias.shape[1], bias.shape[2], bias), torch.finfo(bias.dtype).min)
+    made: dict[tuple[int, int], Tensor | None] = {}
+
+    def mask(queries: int, keys: int, like: Tensor) -> Tensor | None:
+        lengths = (queries, keys)
+        if lengths not in made:
+            extra = None if bias is None else bias[None, :, :queries, :keys]
+            if window:
+                assert attend is not None
+                extra = _window(extra, queries, keys, attend, like)
+            made[lengths] = None if extra is None else extra.to(like.dtype)
+        return made[lengths]
+
+    return mask
 
 
 def _future(n: int, m: int, like: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """What a frozen encoder knows of a token that it cannot see.
 
-Some tokens of each clean row are hidden behind the mask token. A linear classifier reads the encoder's vectors at these
-places, and says which of the most frequent tokens stood there. The words of a text do not give the answer away: their
-order does, so an untrained encoder stays near the most frequent class.
+Some tokens of each clean row are hidden behind the mask token, or behind sentinels that count down. A linear classifier
+reads the encoder's vectors at these places, and says which of the most frequent tokens stood there. The words of a text
+do not give the answer away: their order does, so an untrained encoder stays near the most frequent class.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ class Cloze:
         for step, batch in frozen.steps(split):
             units: Units = batch[frozen.path.view]
             picked = self.pick(units, classes.to(units.values.device), step.rng)
-            covered = replace(units, values=torch.where(picked, mask, units.values))
+            covers = mask - (picked.cumsum(1) - 1) if vocabulary.sentinels else mask
+            covered = replace(units, values=torch.where(picked, covers, units.values))
             views: Batch = {**batch, frozen.path.view: covered}
             tokens = Step(views, frozen.parts, step.rng).encode(frozen.path)
             vectors.append(tokens.body[picked].float().cpu().numpy())

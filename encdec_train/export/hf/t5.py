@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from encdec_train.decoders.seq2seq import Seq2SeqConfig
 from encdec_train.encoders.transformer import TransformerConfig
+from encdec_train.export.hf.pairs import Pairs, depth, join, split
 from encdec_train.nn.mlp import Activation
 from encdec_train.nn.norm import Norm
 from encdec_train.nn.transformer import BlockConfig
@@ -24,16 +24,12 @@ EMBEDDING = "embedder.main.table.weight"
 HEAD = "head.main.weight"  # only if it is not tied to the embedding
 COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")  # of `shared.weight`
 
-Pairs = dict[str, tuple[str, ...]]  # our name: theirs, one after the other along the first axis
-
 
 def to_hf(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of a run's parts (`Parts.student.state_dict()`) under transformers' names."""
     up, down = (state[f"encoder.main.blocks.0.mlp.{name}.weight"] for name in ("up", "down"))
-    depths = [_depth(state, f"{stack}.main.blocks.") for stack in STACKS]
-    out: dict[str, Tensor] = {}
-    for ours, theirs in pairs(*depths, gated=up.shape[0] != down.shape[1], tied=HEAD not in state).items():
-        out.update(zip(theirs, (piece.contiguous() for piece in state[ours].chunk(len(theirs))), strict=True))
+    depths = [depth(state, f"{stack}.main.blocks.") for stack in STACKS]
+    out = split(pairs(*depths, gated=up.shape[0] != down.shape[1], tied=HEAD not in state), state)
     out.update({copy: out["shared.weight"] for copy in COPIES})
     out.setdefault("lm_head.weight", out["shared.weight"])
     return out
@@ -47,9 +43,8 @@ def from_hf(state: Mapping[str, Tensor], *, tied: bool = True) -> dict[str, Tens
         tied: the head is the embedding (T5 1.0); else it has weights of its own (T5 1.1).
     """
     gated = "encoder.block.0.layer.1.DenseReluDense.wi_0.weight" in state
-    depths = [_depth(state, f"{stack}.block.") for stack in STACKS]
-    named = pairs(*depths, gated=gated, tied=tied)
-    return {ours: torch.cat([state[name] for name in theirs]) for ours, theirs in named.items()}
+    depths = [depth(state, f"{stack}.block.") for stack in STACKS]
+    return join(pairs(*depths, gated=gated, tied=tied), state)
 
 
 def pairs(encoder: int, decoder: int, *, gated: bool, tied: bool) -> Pairs:
@@ -57,11 +52,11 @@ def pairs(encoder: int, decoder: int, *, gated: bool, tied: bool) -> Pairs:
     found: Pairs = {EMBEDDING: ("shared.weight",)}
     if not tied:
         found[HEAD] = ("lm_head.weight",)
-    for stack, depth in zip(STACKS, (encoder, decoder), strict=True):
+    for stack, blocks in zip(STACKS, (encoder, decoder), strict=True):
         found[f"{stack}.main.norm.weight"] = (f"{stack}.final_layer_norm.weight",)
         first = f"{stack}.block.0.layer.0.SelfAttention"
         found[f"{stack}.main.bias.table.weight"] = (f"{first}.relative_attention_bias.weight",)
-        for i in range(depth):
+        for i in range(blocks):
             block = _block(f"{stack}.block.{i}.layer", cross=stack == "decoder", gated=gated)
             found.update({f"{stack}.main.blocks.{i}.{ours}.weight": theirs for ours, theirs in block.items()})
     return found
@@ -84,11 +79,6 @@ def _block(layer: str, *, cross: bool, gated: bool) -> Pairs:
     names["mlp.down"] = (f"{last}.DenseReluDense.wo",)
     names["mlp_norm"] = (f"{last}.layer_norm",)
     return {ours: tuple(f"{layer}.{name}.weight" for name in theirs) for ours, theirs in names.items()}
-
-
-def _depth(state: Mapping[str, Tensor], prefix: str) -> int:
-    """Blocks under `prefix`."""
-    return 1 + max(int(name.removeprefix(prefix).split(".", 1)[0]) for name in state if name.startswith(prefix))
 
 
 def config_to_hf(encoder: TransformerConfig, decoder: Seq2SeqConfig, words: Vocabulary) -> dict[str, Any]:
