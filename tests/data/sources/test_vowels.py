@@ -21,6 +21,8 @@ def test_the_same_seed_makes_the_same_rows():
 def test_a_clip_does_not_depend_on_how_many_there_are():
     few, many = Vowels(SMALL)("train"), Vowels(VowelsConfig(clips=80, voices=4))("train")
     assert few["audio"][:] == many["audio"][:40]
+    limited = Vowels(VowelsConfig(clips=40, voices=4, limit=10))
+    assert limited("train")["audio"][:] == few["audio"][:10] and len(limited("test")) == 8
 
 
 def test_rows_are_what_the_configuration_says():
