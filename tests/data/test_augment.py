@@ -122,8 +122,8 @@ def test_nothing_asked_for_changes_nothing(pictures):
     assert torch.equal(augment(pictures, KEYS, Rng(0), nothing(), 12), pictures)
 
 
-def draw(tag, rng=None):
-    return (rng or Rng(4, 2)).uniform(f"augment.{tag}", KEYS)
+def draw(tag):
+    return Rng(4, 2).uniform(f"augment.{tag}", KEYS)
 
 
 def test_jitter_equals_kornia(pictures):

@@ -151,7 +151,7 @@ def decode(source: Any, size: int, channels: int) -> np.ndarray:
     found = open_picture(source).convert("L" if channels == 1 else "RGB")
     if found.size != (size, size):
         found = _fit(found, size)
-    return np.asarray(found, dtype=np.uint8).reshape(size, size, channels)
+    return np.array(found, dtype=np.uint8).reshape(size, size, channels)  # a copy: Pillow's own is read-only
 
 
 def open_picture(source: Any) -> Image:
