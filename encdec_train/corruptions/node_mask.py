@@ -76,9 +76,7 @@ class NodeMask(nn.Module):
         """int64: the number of masked nodes of so many open ones, halves rounded up."""
         return (nodes.double() * self.config.ratio + 0.5).long()
 
-    def swap(
-        self, units: Units, sites: Sites, mask: Tensor, rng: Rng, tag: str
-    ) -> tuple[Units, Tensor | None]:
+    def swap(self, units: Units, sites: Sites, mask: Tensor, rng: Rng, tag: str) -> tuple[Units, Tensor | None]:
         """The view with some masked nodes' values taken from a random real node, and which (B,N)."""
         if not self.config.swap:
             return units, None

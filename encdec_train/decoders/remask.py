@@ -64,9 +64,7 @@ class RemaskConfig:
     def _width(self, sites: Spec) -> int:
         raw = sites.raw
         if self.width is None and (raw is None or raw.kind != "values"):
-            raise Mismatch(
-                "decoder 'remask': the view has no raw values to take its width from: set decoder.width"
-            )
+            raise Mismatch("decoder 'remask': the view has no raw values to take its width from: set decoder.width")
         return self.width or raw.width  # type: ignore[union-attr]
 
 

@@ -40,9 +40,7 @@ class GatConfig:
         part = "encoder 'gat'"
         check_graph(part, upstream)
         shares = {"dropout": self.dropout, "attention_dropout": self.attention_dropout}
-        check_ranges(
-            part, least={"width": self.width, "depth": self.depth, "heads": self.heads}, shares=shares
-        )
+        check_ranges(part, least={"width": self.width, "depth": self.depth, "heads": self.heads}, shares=shares)
         if self.width % self.heads:
             raise Mismatch(f"{part}: width {self.width} does not divide into {self.heads} heads")
         beyond = [layer for layer in self.emit if not 0 <= layer < self.depth]
@@ -75,7 +73,5 @@ class Gat(nn.Module):
 
     def forward(self, tokens: Tokens, attend: Attend | None = None) -> Tokens:
         if attend is not None:
-            raise ValueError(
-                "encoder 'gat' reads along edges: the corruption's attention pattern has no meaning here"
-            )
+            raise ValueError("encoder 'gat' reads along edges: the corruption's attention pattern has no meaning here")
         return run_layers(self.layers, tokens, Graph.of(tokens.sites).with_loops(), self.config.emit)

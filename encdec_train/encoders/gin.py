@@ -69,7 +69,5 @@ class Gin(nn.Module):
 
     def forward(self, tokens: Tokens, attend: Attend | None = None) -> Tokens:
         if attend is not None:
-            raise ValueError(
-                "encoder 'gin' reads along edges: the corruption's attention pattern has no meaning here"
-            )
+            raise ValueError("encoder 'gin' reads along edges: the corruption's attention pattern has no meaning here")
         return run_layers(self.layers, tokens, Graph.of(tokens.sites), self.config.emit)

@@ -22,9 +22,7 @@ class ScaledCosineConfig:
         if self.gamma < 1:
             raise Mismatch(f"loss 'scaled_cosine'.gamma: {self.gamma} is below 1")
         if goal is None or goal.kind == "ids":
-            raise Mismatch(
-                f"loss 'scaled_cosine' needs vectors, the target gives {goal.kind if goal else 'nothing'}"
-            )
+            raise Mismatch(f"loss 'scaled_cosine' needs vectors, the target gives {goal.kind if goal else 'nothing'}")
         if prediction.width != goal.width:
             raise Mismatch(
                 f"loss 'scaled_cosine': the prediction has width {prediction.width}, the target {goal.width}"

@@ -242,9 +242,7 @@ def check_graph(part: str, upstream: Spec) -> None:
     if upstream.prefix:
         raise Mismatch(f"{part} has no place for the {upstream.prefix} leading tokens it is given")
     if upstream.rows != "all":
-        raise Mismatch(
-            f"{part} needs all nodes of a graph, it is given {upstream.rows} sites: replace, do not drop"
-        )
+        raise Mismatch(f"{part} needs all nodes of a graph, it is given {upstream.rows} sites: replace, do not drop")
 
 
 def check_ranges(part: str, *, least: dict[str, int], shares: dict[str, float]) -> None:
