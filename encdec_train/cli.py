@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-COMMANDS = ("list", "show", "resume", "probe", "train")
+COMMANDS = ("list", "show", "resume", "probe", "report", "train")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -86,11 +86,18 @@ def _probe(arguments: list[str]) -> int:
     return probe_command(arguments)
 
 
+def _report(arguments: list[str]) -> int:
+    from encdec_train.report.page import report_command
+
+    return report_command(arguments)
+
+
 _LOADED: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "show": _show,
     "resume": _resume,
     "probe": _probe,
+    "report": _report,
 }
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ class Cloze:
     """Accuracy on the test split of a linear classifier fitted on the training split."""
 
     metric = "accuracy"
+    labelled = False
 
     def __init__(self, config: ClozeConfig) -> None:
         self.config = config

@@ -21,6 +21,7 @@ class Knn:
     """Weighted k-NN accuracy on the test split."""
 
     metric = "accuracy"
+    labelled = True  # needs classes
 
     def __init__(self, config: KnnConfig) -> None:
         self.config = config

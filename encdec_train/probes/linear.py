@@ -19,6 +19,7 @@ class LinearProbe:
     """Accuracy on the test split of a linear classifier fitted on the training split."""
 
     metric = "accuracy"
+    labelled = True  # needs classes
 
     def __init__(self, config: LinearProbeConfig) -> None:
         self.config = config

@@ -41,6 +41,7 @@ class Frozen:
         self.path = replace(path, corruption=None, reply=False, bottleneck=None)
         self.rows = rows
         self._vectors: dict[str, Labelled] = {}
+        self.label = config.data.label if _has_column(rows["train"], config.data.label) else None
 
     @torch.no_grad()
     def steps(self, split: str) -> Iterator[tuple[Step, Batch]]:
@@ -48,7 +49,7 @@ class Frozen:
         config = self.config
         rows = self.rows[split]
         items = self.transform.items(rows, clean=True)
-        dataset = StepDataset(items, self.transform, config.seed, clean=True, label=config.data.label, rows=rows)
+        dataset = StepDataset(items, self.transform, config.seed, clean=True, label=self.label, rows=rows)
         training = self.parts.training
         self.parts.eval()
         try:
@@ -76,6 +77,10 @@ class Frozen:
                 labels.append(batch["label"].values[:, 0].cpu().numpy())
             self._vectors[split] = np.concatenate(found), np.concatenate(labels)
         return self._vectors[split]
+
+
+def _has_column(rows: Any, name: str | None) -> bool:
+    return name is not None and name in rows.column_names
 
 
 def to_device(value: Any, device: torch.device) -> Any:

@@ -248,12 +248,21 @@ def evaluate(run: Run) -> dict[str, float]:
         raise Mismatch(f"evaluate.path: there is no path '{config.evaluate.path}'")
     run.parts.to(run.device)
     frozen = Frozen(config, run.parts, run.transform, path, run.rows, run.device)
-    return {name: probe_registry.part(part)(part)(frozen) for name, part in config.probe.items()}
+    found: dict[str, float] = {}
+    for name, part in config.probe.items():
+        probe = probe_registry.part(part)(part)
+        if probe.labelled and frozen.label is None:
+            log.warning("probe %s is left out: the data have no column '%s' with classes", name, config.data.label)
+        else:
+            found[name] = probe(frozen)
+    return found
 
 
 def _beside(config: TrainConfig, values: dict[str, float], untrained: dict[str, float]) -> dict[str, Any]:
     found = {}
     for name, part in config.probe.items():
+        if name not in values:
+            continue
         built = probe_registry.part(part)(part)
         found[name] = {
             "value": values[name],
