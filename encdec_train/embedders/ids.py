@@ -1,6 +1,6 @@
 """A table of vectors for ids: words, codes, atoms, categories.
 
-With `place` positions, token types and a norm it is BERT's input (Devlin et al. 2019, figure 2); without, T5's.
+With learned positions, token types and a norm it is BERT's input (Devlin et al. 2019, figure 2); with none, T5's.
 """
 
 from __future__ import annotations
