@@ -71,10 +71,27 @@ class StepDataset(Dataset[tuple[int, Row]]):
         self.clean, self.label = clean, label
         self.rows = None if rows is items else rows  # that carry the labels, where the items do not
 
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[tuple[int, Row]]:
+        """The rows of a batch: read together where the items can, because an Arrow look-up costs more than a row."""
+        together = getattr(self.items, "__getitems__", None)
+        if together is None:
+            return [self[key] for key in keys]
+        try:
+            items = together([index for _, index in keys])
+        except (ValueError, OSError):
+            return [self[key] for key in keys]  # one by one names the row that fails
+        return [self._row(step, index, item) for (step, index), item in zip(keys, items, strict=True)]
+
     def __getitem__(self, key: tuple[int, int]) -> tuple[int, Row]:
         step, index = key
         try:
             item = self.items[index]
+        except (ValueError, OSError) as error:
+            raise ValueError(f"row {index} of the data: {error}") from error
+        return self._row(step, index, item)
+
+    def _row(self, step: int, index: int, item: Any) -> tuple[int, Row]:
+        try:
             row = self.transform(item, index, Rng(self.seed, step), clean=self.clean)
         except (ValueError, OSError) as error:
             raise ValueError(f"row {index} of the data: {error}") from error
@@ -110,4 +127,5 @@ def clean_batches(dataset: StepDataset, batch: int, limit: int | None) -> Iterat
     """The first rows in order, without augmentation: what probes read."""
     count = len(dataset.items) if limit is None else min(limit, len(dataset.items))
     for start in range(0, count, batch):
-        yield collate([dataset[0, index][1] for index in range(start, min(start + batch, count))])
+        keys = [(0, index) for index in range(start, min(start + batch, count))]
+        yield collate([row for _, row in dataset.__getitems__(keys)])
