@@ -49,12 +49,16 @@ def _files(root: Path, module: str) -> list[Path]:
 
 
 def docstrings(tree: ast.Module) -> Iterator[str]:
-    """The docstrings of a file, of its classes and of its functions, in the order of the text."""
-    for node in ast.walk(tree):
+    """The docstrings of a file, of its classes and of their methods, in the order of the text."""
+    nodes: list[ast.AST] = [tree]
+    while nodes:
+        node = nodes.pop()
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             text = ast.get_docstring(node)
             if text:
                 yield text
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                nodes += reversed(node.body)
 
 
 def definitions(tree: ast.Module, source: str) -> Iterator[str]:
