@@ -18,10 +18,11 @@ from encdec_train.data.example import Example, Row
 from encdec_train.data.packing import pack, shuffled
 from encdec_train.data.tokenizers import TokenizerKind, load, read_vocabulary, save, train, vocabulary
 from encdec_train.data.tokens import Documents, TokenRows, digest, encode, texts
-from encdec_train.data.transform import Transform
+from encdec_train.data.transform import Drawing, Transform
+from encdec_train.data.written import written
 from encdec_train.registry import transforms
 from encdec_train.rng import Rng
-from encdec_train.types import Mismatch, Spec, Vocabulary
+from encdec_train.types import Mismatch, Plan, Spec, Units, Vocabulary
 
 
 class Layout(Enum):
@@ -264,6 +265,12 @@ class Text(Transform):
         if not self.config.extra:
             return None  # bare text
         return (ids == self.vocabulary.bos) | (ids == self.vocabulary.eos)
+
+    def draw(self, units: Units, plan: Plan, prediction: torch.Tensor) -> Drawing | None:
+        if prediction.dim() != 2 or prediction.shape[1] != self.vocabulary.size:
+            return None
+        text = written(self.tokenizer, units, plan, prediction)
+        return Drawing("txt", text.encode())
 
     def preprocess(self) -> dict[str, Any]:
         config = self.config

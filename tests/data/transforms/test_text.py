@@ -15,7 +15,7 @@ from encdec_train.data.example import collate
 from encdec_train.data.tokenizers import TokenizerKind, save, train
 from encdec_train.data.transforms.text import Layout, Text, TextConfig
 from encdec_train.rng import Rng
-from encdec_train.types import Mismatch, Units
+from encdec_train.types import Mismatch, Plan, Units
 
 WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
 COUNTS = [3, 40, 7, 25, 1, 90, 12, 12, 60, 5]  # words of each document
@@ -178,6 +178,28 @@ def test_workers_get_no_documents(tmp_path: Path) -> None:
 def test_special_tokens_in_a_text_are_text(tmp_path: Path) -> None:
     text = fitted(tmp_path)
     assert text.vocabulary.mask not in text.tokenizer.encode("alpha [MASK] beta").ids
+
+
+def test_drawing_shows_given_hidden_and_predicted(tmp_path: Path) -> None:
+    text = fitted(tmp_path)
+    units = batch(text, clean=True)
+    given = units.values.clone()
+    given[0, 1] = text.vocabulary.mask
+    where = torch.tensor([1, 0])
+    plan = Plan(
+        inputs=Units(values=given, sites=units.sites),
+        sites=units.sites,
+        where=where,
+        weight=torch.tensor([1.0, 0.0]),
+    )
+    scores = torch.zeros(2, 300)
+    scores[:, text.tokenizer.token_to_id("delta")] = 1.0
+    drawn = text.draw(units, plan, scores)
+    lines = drawn.content.decode().splitlines()
+    assert lines[0].split()[:4] == ["given", "[CLS]", "[MASK]", "beta"]
+    assert lines[1].split() == ["hidden", "alpha"]
+    assert lines[2].split() == ["predicted", "delta"]
+    assert text.draw(units, plan, torch.zeros(2, 7)) is None
 
 
 def test_wrong_input(tmp_path: Path) -> None:
