@@ -17,6 +17,7 @@ capacities are static.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -54,6 +55,11 @@ class SpanCorruptionConfig:
         """Target tokens of a document: noise, sentinels, the end of sequence."""
         return self.noise(length) + self.spans(length) + 1 if length >= self.min_length else 0
 
+    def table(self, longest: int) -> np.ndarray:
+        """(4,longest+1) int64: noise, spans, source and target tokens of documents of 0, 1, ... tokens."""
+        counts = [(self.noise(n), self.spans(n), self.source(n), self.target(n)) for n in range(2, longest + 1)]
+        return np.array([(0, 0, 0, 0), (0, 0, 0, 0), *counts], dtype=np.int64).T[:, : longest + 1]
+
     def capacity(self, row: int, longest: int, *, packed: bool) -> tuple[int, int]:
         """Most source and target tokens that a row can give.
 
@@ -62,7 +68,7 @@ class SpanCorruptionConfig:
             longest: tokens of the longest document.
             packed: it may hold several documents; then the fullest row is found for 1, 2, ... N tokens.
         """
-        gains = np.array([[self.source(n), self.target(n)] for n in range(longest + 1)], dtype=np.int64)
+        gains = self.table(longest)[2:].T  # (longest+1,2)
         best = gains.max(0)
         if packed:
             filled = np.zeros((row + 1, 2), dtype=np.int64)
@@ -103,6 +109,15 @@ class SpanCorruptionConfig:
             )
 
 
+class Sizes(NamedTuple):
+    """What is known of rows of one length before any text is seen."""
+
+    table: Tensor  # (4,longest+1) int64: noise, spans, source and target tokens by the length of a document
+    room: tuple[int, int]  # capacities of source and target rows
+    longest: tuple[int, int]  # tokens of the longest source and target
+    full: bool  # one document of full length in every row fills both capacities
+
+
 @corruptions.register("span_corruption", SpanCorruptionConfig)
 class SpanCorruption(nn.Module):
     """Rows of documents -> source rows for the encoder, target rows for the decoder, packed as they came.
@@ -116,51 +131,49 @@ class SpanCorruption(nn.Module):
         words = (sites.raw or sites).vocabulary
         assert words is not None, "spec refuses a view without a vocabulary"
         self.config, self.words = config, words
-        self._capacities: dict[tuple[int, int, bool], tuple[int, int]] = {}
+        self._sizes: dict[tuple[int, int, bool, torch.device], Sizes] = {}
 
     def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
         if sites.fixed is not None:
             raise ValueError("corruption 'span_corruption' ends sequences itself: the view may hold no special tokens")
-        longest = min(sites.max_len or sites.n, sites.n)
-        room = self.capacity(sites.n, longest, packed=sites.doc is not None)
+        sizes = self.sizes(sites, units.values.device)
         docs = documents(sites, self.config.min_length)
         bits = step.rng.bits(f"span.{path.draw}", sites.sample, docs.item)
-        noise, first = draw_spans(docs, *self.counts(docs, longest), bits)
+        noise, first = draw_spans(docs, sizes.table[0][docs.length], sizes.table[1][docs.length], bits)
         sentinel = self.words.sentinel - span_index(docs, first)
         eos = (docs.last, torch.full_like(units.values, self.words.eos))
-
-        source = rewrite(
+        sides = (
             [(~noise | first, torch.where(first, sentinel, units.values)), eos],
-            docs,
-            sites,
-            [self.config.source(n) for n in range(longest + 1)],
-            room=room[0],
-            pad=self.words.pad,
-        )
-        target = rewrite(
             [(first, sentinel), (noise, units.values), eos],
-            docs,
-            sites,
-            [self.config.target(n) for n in range(longest + 1)],
-            room=room[1],
-            pad=self.words.pad,
+        )
+        source, target = (
+            rewrite(
+                writes,
+                docs,
+                sites,
+                sizes.table[2 + i],
+                room=sizes.room[i],
+                longest=sizes.longest[i],
+                full=sizes.full,
+                pad=self.words.pad,
+            )
+            for i, writes in enumerate(sides)
         )
         return Plan(inputs=source, sites=source.sites, reply=self.reply(target))
 
-    def capacity(self, row: int, longest: int, *, packed: bool) -> tuple[int, int]:
-        """`config.capacity`, remembered."""
-        key = (row, longest, packed)
-        if key not in self._capacities:
+    def sizes(self, sites: Sites, device: torch.device) -> Sizes:
+        """Made once for each length of rows: on an accelerator the table is copied only then."""
+        longest = min(sites.max_len or sites.n, sites.n)
+        packed, whole = sites.doc is not None, sites.doc is None and sites.valid is None
+        key = (sites.n, longest, packed, device)
+        if key not in self._sizes:
             self.config.check_sentinels(longest, self.words)
-            self._capacities[key] = self.config.capacity(row, longest, packed=packed)
-        return self._capacities[key]
-
-    def counts(self, docs: Documents, longest: int) -> tuple[Tensor, Tensor]:
-        """(B,N) int64 twice: noise tokens and spans of the document; 0 where it is left out."""
-        lengths = range(2, longest + 1)
-        table = [[0, 0, *map(self.config.noise, lengths)], [0, 0, *map(self.config.spans, lengths)]]
-        noise, spans = torch.tensor(table, device=docs.length.device)[:, docs.length]
-        return noise, spans
+            table = self.config.table(longest)
+            room = self.config.capacity(sites.n, longest, packed=packed)
+            ends = (int(table[2].max()), int(table[3].max()))
+            filled = longest == sites.n and (int(table[2, -1]), int(table[3, -1])) == room
+            self._sizes[key] = Sizes(torch.from_numpy(table.copy()).to(device), room, ends, filled)
+        return self._sizes[key]._replace(full=whole and self._sizes[key].full)
 
     def reply(self, target: Units) -> Plan:
         """The decoder reads each target shifted right, after the padding id, which is how T5 begins."""

@@ -46,9 +46,11 @@ def rewrite(
     writes: Sequence[tuple[Tensor, Tensor]],
     docs: Documents,
     sites: Sites,
-    lengths: Sequence[int],
+    lengths: Tensor,
     *,
     room: int,
+    longest: int,
+    full: bool,
     pad: int,
 ) -> Units:
     """Write the new rows from left to right.
@@ -58,8 +60,10 @@ def rewrite(
             this order.
         docs: the documents of the old rows; the new ones hold the same, in the same order.
         sites: the old sites.
-        lengths: what a document of 0, 1, ... sites becomes; must agree with `writes`.
+        lengths: (L+1,) int64, what a document of 0, 1, ... sites becomes; must agree with `writes`.
         room: capacity of the new rows. What does not fit is cut off.
+        longest: static bound on the new documents.
+        full: it is known that nothing of the new rows is padding.
         pad: id that fills the rest.
 
     Returns:
@@ -79,25 +83,24 @@ def rewrite(
     used = count[:, -1:]
     packed = sites.doc is not None
     place = torch.arange(room, device=slot.device).expand(slot.shape[0], -1)
-    full = not packed and sites.valid is None and lengths[sites.n] == room
     valid = None if full else place < used
     if packed:
         index = carry(docs.number, -1)
         begins = F.pad(index[:, 1:] != index[:, :-1], (1, 0), value=True)
         place = place - torch.where(begins, place, 0).cummax(1).values
-        place = place % max(1, *lengths)  # the padding may be longer than any document
+        place = place % max(longest, 1)  # the padding may be longer than any document
     new = Sites(
         sample=carry(sites.sample, 0),
         place=place,
         valid=valid,
         doc=None if sites.doc is None else carry(sites.doc, -1),
         cu_seqlens=_bounds(sites, lengths, room, used),
-        max_len=max(lengths),
+        max_len=longest,
     )
     return Units(values=put([ids for _, ids in writes], pad), sites=new)
 
 
-def _bounds(sites: Sites, lengths: Sequence[int], room: int, used: Tensor) -> Tensor | None:
+def _bounds(sites: Sites, lengths: Tensor, room: int, used: Tensor) -> Tensor | None:
     """(S+1,) int32: bounds of the new documents; the last segment of each row is its padding, maybe empty."""
     if sites.cu_seqlens is None:
         return None
@@ -105,6 +108,5 @@ def _bounds(sites: Sites, lengths: Sequence[int], room: int, used: Tensor) -> Te
     following = F.pad(ends[1:], (0, 1), value=-1)
     padding = (ends % sites.n == 0) & (following != ends)
     left = room - used[(ends - 1).div(sites.n, rounding_mode="floor"), 0]
-    table = torch.tensor(lengths, device=ends.device)
-    new = torch.where(padding, left, table[torch.where(padding, 0, old)])
+    new = torch.where(padding, left, lengths[torch.where(padding, 0, old)])
     return F.pad(new.cumsum(0), (1, 0)).int()
