@@ -48,13 +48,15 @@ def test_what_comes_out_is_what_the_spec_says(stem, grid):
 
 
 def test_sites_are_in_row_major_order():
-    """A change in the lower right corner reaches the last site first."""
+    """A change in the upper right corner reaches only sites near that corner."""
+    torch.manual_seed(0)
     model, given = ResNet(ResNetConfig(**TINY), vectors((16, 16))).eval(), tokens((16, 16))
     changed = given.x.clone()
-    changed[:, -1] += 1
+    changed[:, 15] += 1
     difference = (model(Tokens(x=changed, sites=given.sites)).x - model(given).x).abs().sum(-1)
-    assert difference.argmax(1).tolist() == [63, 63]
-    assert difference[:, 0].max() == 0
+    reached = difference.unflatten(1, (8, 8)) > 0
+    assert reached[:, 0, 7].any()
+    assert not reached[:, 4:].any() and not reached[:, :, :4].any()
 
 
 def test_zero_init_makes_blocks_without_projection_the_identity():
