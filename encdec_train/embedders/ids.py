@@ -11,7 +11,7 @@ from enum import Enum
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encdec_train.nn.mask import MaskVector
+from encdec_train.nn.mask import MaskVector, seat
 from encdec_train.nn.norm import Norm, make_norm
 from encdec_train.nn.position import sincos
 from encdec_train.registry import embedders
@@ -87,11 +87,7 @@ class Ids(nn.Module):
         return self.table(units.values if keep is None else gather_rows(units.values, keep))
 
     def place(self, features: Tensor, plan: Plan) -> Tokens:
-        x, sites = features, plan.sites
-        if plan.replace is not None and self.mask is not None:
-            x = self.mask(x, plan.replace)
-        if plan.keep is not None:
-            sites = sites.take(plan.keep)
+        x, sites = seat(features, plan, self.mask)
         if self.positions is not None:
             x = x + self.positions(sites.place)
         elif self.config.position is IdsPosition.sincos:

@@ -7,7 +7,7 @@ from enum import Enum
 
 from torch import Tensor, nn
 
-from encdec_train.nn.mask import MaskVector
+from encdec_train.nn.mask import MaskVector, seat
 from encdec_train.nn.position import sincos
 from encdec_train.nn.transformer import init_linear
 from encdec_train.registry import embedders
@@ -54,11 +54,7 @@ class Linear(nn.Module):
         return self.project(units.values if keep is None else gather_rows(units.values, keep))
 
     def place(self, features: Tensor, plan: Plan) -> Tokens:
-        x, sites = features, plan.sites
-        if plan.replace is not None and self.mask is not None:
-            x = self.mask(x, plan.replace)
-        if plan.keep is not None:
-            sites = sites.take(plan.keep)
+        x, sites = seat(features, plan, self.mask)
         if self.config.position is Position.sincos:
             assert sites.coords is not None
             x = x + sincos(sites.coords, x.shape[-1])

@@ -1,4 +1,4 @@
-"""The values themselves: for encoders whose first layer is the projection (graph networks on node features).
+"""The values themselves: for encoders whose first layer is the projection (graph and convolutional networks).
 
 The mask vector stands among the raw features, as GraphMAE's [MASK] token does (Hou et al. 2022,
 arXiv:2205.10803, section 3), and starts at zero as in its code.
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from encdec_train.nn.mask import MaskVector
+from encdec_train.nn.mask import MaskVector, seat
 from encdec_train.registry import embedders
 from encdec_train.types import Mismatch, Plan, Sites, Spec, Tokens, Units, gather_rows
 
@@ -40,9 +40,5 @@ class Raw(nn.Module):
         return values if keep is None else gather_rows(values, keep)
 
     def place(self, features: Tensor, plan: Plan) -> Tokens:
-        x, sites = features, plan.sites
-        if plan.replace is not None and self.mask is not None:
-            x = self.mask(x, plan.replace)
-        if plan.keep is not None:
-            sites = sites.take(plan.keep)
+        x, sites = seat(features, plan, self.mask)
         return Tokens(x=x, sites=sites)
