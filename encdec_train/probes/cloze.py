@@ -28,7 +28,7 @@ class ClozeConfig:
     classes: int = 50  # the most frequent tokens of the training rows; only these are hidden
     tokens: int = 4  # at most so many are hidden in one row, never two neighbours
     c: float = 1.0  # inverse strength of the L2 penalty
-    max_iter: int = 200  # of L-BFGS
+    max_iter: int = 1000  # of L-BFGS
 
 
 @probes.register("cloze", ClozeConfig)
