@@ -11,8 +11,10 @@ from typing import Any
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from encdec_train import recipes_source
 from encdec_train.config import Scale, TrainConfig, expand_overrides, publish, recipe_of, to_config
@@ -86,11 +88,18 @@ def describe_scales(config: TrainConfig, overrides: Sequence[str]) -> list[str]:
     try:
         for scale in Scale:
             if scale is not config.scale:
-                other = compose([*kept, f"scale={scale.name}"])
-                lines.append(f"scale={scale.name} would be: {_size(other)}")
+                lines.append(f"scale={scale.name} would be: {_size_at(scale, kept)}")
     finally:
         GlobalHydra.instance().__dict__.update(state)
     return lines
+
+
+def _size_at(scale: Scale, overrides: Sequence[str]) -> str:
+    """Of the same command line at another scale, where what it sets may not exist."""
+    try:
+        return _size(compose([*overrides, f"scale={scale.name}"]))
+    except (HydraException, OmegaConfBaseException, Mismatch) as error:
+        return f"another command line ({str(error).splitlines()[0]})"
 
 
 def _size(config: TrainConfig) -> str:

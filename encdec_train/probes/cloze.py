@@ -27,7 +27,7 @@ Hidden = tuple[np.ndarray, np.ndarray]  # (n,D) float32 vectors and (n,) int64 i
 class ClozeConfig:
     classes: int = 50  # the most frequent tokens of the training rows; only these are hidden
     tokens: int = 4  # at most so many are hidden in one row, never two neighbours
-    c: float = 0.01  # inverse strength of the L2 penalty
+    c: float = 1.0  # inverse strength of the L2 penalty
     max_iter: int = 200  # of L-BFGS
 
 

@@ -1,0 +1,61 @@
+"""Random drop against its definition."""
+
+import pytest
+import torch
+
+from encdec_train.corruptions.drop import Drop, DropConfig
+from encdec_train.rng import Rng
+from encdec_train.types import Mismatch, Path, Sites, Spec, Units
+
+
+class Keyed:
+    """The one thing that this corruption reads of a step."""
+
+    def __init__(self, step=0):
+        self.rng = Rng(0, step)
+
+
+def sites(rows, n, first=0):
+    return Sites(
+        sample=torch.arange(first, first + rows)[:, None].expand(rows, n), place=torch.arange(n).expand(rows, n)
+    )
+
+
+def plan(rows, n, ratio, step=0, first=0, **path):
+    where = sites(rows, n, first)
+    units = Units(values=torch.zeros(rows, n, 1), sites=where)
+    corruption = Drop(DropConfig(ratio=ratio), Spec(kind="vectors", width=1, length=n))
+    return corruption(units, where, Keyed(step), Path(**path))
+
+
+@pytest.mark.parametrize(("n", "ratio", "kept"), [(196, 0.75, 49), (16, 0.75, 4), (17, 0.6, 6), (10, 0.5, 5)])
+def test_counts_are_exact_and_the_two_parts_are_the_whole(n, ratio, kept):
+    found = plan(5, n, ratio)
+    assert found.keep.shape == (5, kept)
+    assert found.mask.sum(1).tolist() == [n - kept] * 5
+    assert (found.keep.diff(dim=1) > 0).all()
+    lost = found.where.view(5, -1) - torch.arange(5)[:, None] * n
+    assert (lost.diff(dim=1) > 0).all()
+    assert torch.equal(torch.cat([found.keep, lost], 1).sort(1).values, torch.arange(n).expand(5, n))
+    assert torch.equal(found.mask.flatten().nonzero()[:, 0], found.where)
+
+
+def test_every_site_is_dropped_equally_often():
+    mask = torch.stack([plan(500, 16, 0.75, step).mask for step in range(20)]).flatten(0, 1)
+    share = mask.float().mean(0)
+    assert (share - 0.75).abs().max() < 4.5 * (0.75 * 0.25 / len(mask)) ** 0.5
+    pairs = torch.corrcoef(mask.T.float()) - torch.eye(16)
+    assert (pairs.sum(1) / 15 + 1 / 15).abs().max() < 0.02  # a fixed count makes sites repel by 1 / (N - 1)
+
+
+def test_a_row_gets_the_same_mask_in_any_batch_and_another_at_another_step_or_draw():
+    whole = plan(8, 64, 0.5)
+    assert torch.equal(plan(2, 64, 0.5, first=3).mask, whole.mask[3:5])
+    assert not torch.equal(plan(8, 64, 0.5, step=1).mask, whole.mask)
+    assert not torch.equal(plan(8, 64, 0.5, draw=1).mask, whole.mask)
+
+
+@pytest.mark.parametrize(("ratio", "length"), [(0.0, 16), (1.0, 16), (0.75, 0), (0.95, 16)])
+def test_refuses_what_cannot_be(ratio, length):
+    with pytest.raises(Mismatch):
+        DropConfig(ratio=ratio).spec(Spec(kind="vectors", width=4, length=length))
