@@ -127,6 +127,11 @@ def _assemble(
     with torch.random.fork_rng():
         torch.manual_seed(key_of(config.seed, "init") >> 1)
         parts = make_parts(config, wiring)
+    if config.trainer.compile:
+        for noun in ("encoder", "decoder"):
+            for name in wiring.outputs:
+                if name.startswith(f"{noun}."):
+                    parts.get(*name.split(".", 1)).compile()
     device = _device(config)
     return Run(
         config=config,
