@@ -37,6 +37,7 @@ class BlockConfig:
     relative: bool = False  # T5's relative bias, shared by all blocks
     buckets: int = 32
     max_distance: int = 128
+    bias_std: float | None = None  # of the relative bias at the start; none: normal, or 1 / sqrt(width) with `fan_in`
     fan_in: bool = False  # weights start normal with deviation 1 / sqrt(fan-in) (T5), else as the part says
 
     def check(self, noun: str) -> None:
@@ -189,6 +190,9 @@ def init_blocks(module: nn.Module, config: BlockConfig, std: float | None = None
         init_fan_in(module, config.width)
     else:
         init_linear(module, std)
+    for layer in module.modules():
+        if isinstance(layer, RelativeBias) and config.bias_std is not None:
+            nn.init.normal_(layer.table.weight, std=config.bias_std)
 
 
 @torch.no_grad()
