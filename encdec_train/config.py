@@ -74,14 +74,13 @@ class Precision(Enum):
 
     fp32 = "32-true"
     bf16 = "bf16-mixed"
-    fp16 = "16-mixed"
 
 
 @dataclass(kw_only=True)
 class TrainerConfig:
     max_steps: int | None = None  # cap on the steps of each stage
     accelerator: str = "auto"
-    devices: int = 1
+    devices: int = 1  # more are refused until the loader hands every rank its own rows
     precision: Precision = Precision.fp32
     clip: float | None = None  # largest norm of the whole gradient; none: not clipped
     compile: bool = False  # torch.compile the encoders and decoders
@@ -90,6 +89,8 @@ class TrainerConfig:
     threads: int | None = None  # CPU threads; none: torch's choice
 
     def __post_init__(self) -> None:
+        if self.devices != 1:
+            raise Mismatch(f"trainer.devices: {self.devices}; a run is on one device so far")
         if self.max_steps is not None and self.max_steps < 1:
             raise Mismatch(f"trainer.max_steps: {self.max_steps} is below 1")
         if self.log_every < 1:

@@ -32,6 +32,7 @@ def run(capsys, *arguments):
         ([MAE, "corruption.ratio=1.5"], "corruption 'drop'.ratio: 1.5 is not between 0 and 1"),
         ([MAE, "optim.lr=-1"], "optim.lr: -1.0 is not above 0"),
         ([MAE, "loader.batch=0"], "loader.batch: 0 is below 1"),
+        ([MAE, "trainer.devices=2"], "trainer.devices: 2; a run is on one device so far"),
         ([MAE, "trainer.max_steps=0"], "trainer.max_steps: 0 is below 1"),
         ([MAE, "path.main.view=picture"], "the data give no view 'picture'"),
         ([MAE, "data=motifs"], "transform 'image' needs pictures"),
