@@ -276,7 +276,8 @@ def override(part: Any, values: dict[str, Any], where: str) -> Any:
 
 
 def expand_overrides(overrides: Sequence[str]) -> list[str]:
-    """Short forms: `encoder.depth=6` is `encoder.main.depth=6`, and `decoder=null` is `~decoder`.
+    """Short forms: `encoder.depth=6` is `encoder.main.depth=6`, `decoder=null` is `~decoder`, and a path, teacher or
+    stage is given whole, `path.real={view: image, embedder: raw}`, whether it exists already or not.
 
     Raises:
         Mismatch: a key that no part of the noun has.
@@ -288,6 +289,8 @@ def _expand(override: str) -> str:
     key, equals, value = override.partition("=")
     sign = key[: len(key) - len(key.lstrip("+~"))]
     noun, dot, rest = key[len(sign) :].partition(".")
+    if noun in ("path", "teacher", "stage", "phase") and rest and "." not in rest and value.startswith("{"):
+        return f"+{noun}={{{rest}: {value}}}"  # Hydra takes a new typed entry only as a part of its dict
     registry = Registry.all.get(noun)
     if registry is None or not registry.named or not equals:
         return override
