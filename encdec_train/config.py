@@ -53,6 +53,7 @@ class TeacherConfig:
 @dataclass(kw_only=True)
 class StageConfig:
     steps: int = 300
+    after: str | None = None  # the stage before it; none: in the order of the configuration, where `main` is first
     objectives: list[str] = field(default_factory=list)  # active ones; empty: all
     freeze: list[str] = field(default_factory=list)  # parts `noun.name` without gradient, in eval mode
     reset: list[str] = field(default_factory=list)  # parts that begin this stage with fresh weights
@@ -259,7 +260,24 @@ def to_config(composed: DictConfig, recipe: str | None = None) -> TrainConfig:
     if problems:
         raise Mismatch("; ".join(problems))
     config.recipe_name = recipe or config.recipe_name
+    config.stage = in_order(config.stage)
     return config
+
+
+def in_order(stages: dict[str, StageConfig]) -> dict[str, StageConfig]:
+    """The stages as they follow each other.
+
+    Raises:
+        Mismatch: a stage comes after one that does not exist, or after itself.
+    """
+    left, found = dict(stages), dict[str, StageConfig]()
+    while left:
+        ready = [name for name, stage in left.items() if stage.after is None or stage.after in found]
+        if not ready:
+            name, stage = next(iter(left.items()))
+            raise Mismatch(f"stage.{name}.after: '{stage.after}' is no stage that could come before it")
+        found[ready[0]] = left.pop(ready[0])
+    return found
 
 
 def override(part: Any, values: dict[str, Any], where: str) -> Any:

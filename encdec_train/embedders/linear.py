@@ -7,6 +7,7 @@ from enum import Enum
 
 from torch import Tensor, nn
 
+from encdec_train.nn.adaptive import time_features
 from encdec_train.nn.mask import MaskVector, seat
 from encdec_train.nn.position import sincos
 from encdec_train.nn.transformer import init_linear
@@ -58,4 +59,5 @@ class Linear(nn.Module):
         if self.config.position is Position.sincos:
             assert sites.coords is not None
             x = x + sincos(sites.coords, x.shape[-1])
-        return Tokens(x=x, sites=sites)
+        cond = None if plan.time is None else time_features(plan.time)
+        return Tokens(x=x, sites=sites, cond=cond)

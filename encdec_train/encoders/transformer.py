@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encdec_train.nn.norm import make_norm
+from encdec_train.nn.adaptive import AdaptiveBlock, AdaptiveNorm, TimeEmbedding, init_adaptive
+from encdec_train.nn.norm import Norm, make_norm
 from encdec_train.nn.position import RelativeBias
 from encdec_train.nn.transformer import Block, BlockConfig, init_blocks
 from encdec_train.registry import encoders
@@ -20,6 +21,7 @@ from encdec_train.types import Attend, Layer, Mismatch, Spec, Tokens
 
 @dataclass(kw_only=True)
 class TransformerConfig(BlockConfig):
+    adaptive: bool = False  # norms and gates follow the noise level of a row (Peebles and Xie 2023)
     prefix: int = 0  # class and register tokens put before the sites
     init_std: float | None = None  # of linear weights; none: Xavier uniform, or by fan-in
     final_dropout: float = 0.0  # after the last norm (T5)
@@ -32,6 +34,10 @@ class TransformerConfig(BlockConfig):
             raise Mismatch(f"encoder 'transformer' needs vectors, it is given {upstream.kind}")
         if not 0 <= self.layer_drop < 1:
             raise Mismatch(f"encoder 'transformer'.layer_drop: {self.layer_drop} is not in [0, 1)")
+        if self.adaptive and not (self.norm_first and self.final_norm and self.norm is Norm.layer):
+            raise Mismatch("encoder 'transformer'.adaptive: norms that adapt are layer norms before each sublayer")
+        if self.adaptive and (self.dropout or self.fan_in):
+            raise Mismatch("encoder 'transformer'.adaptive: blocks that adapt know neither dropout nor fan_in")
         layers = (Layer(self.width),) * self.depth
         return replace(upstream, width=self.width, prefix=upstream.prefix + self.prefix, edges=False, layers=layers)
 
@@ -46,14 +52,19 @@ class Transformer(nn.Module):
         same = upstream.width == config.width
         self.project = nn.Identity() if same else nn.Linear(upstream.width, config.width)
         self.tokens = nn.Parameter(torch.empty(config.prefix, config.width)) if config.prefix else None
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.time = TimeEmbedding(config.width) if config.adaptive else None
+        make = AdaptiveBlock if config.adaptive else Block
+        self.blocks = nn.ModuleList(make(config) for _ in range(config.depth))
         self.norm = make_norm(config.norm, config.width, config.eps) if config.final_norm else nn.Identity()
+        if config.adaptive:
+            self.norm = AdaptiveNorm(config.width, config.eps)
         self.bias = (
             RelativeBias(config.heads, config.buckets, config.max_distance, bidirectional=True)
             if config.relative
             else None
         )
         init_blocks(self, config, config.init_std)
+        init_adaptive(self)
         if self.tokens is not None:
             nn.init.normal_(self.tokens, std=0.02)
 
@@ -69,13 +80,14 @@ class Transformer(nn.Module):
         if self.tokens is not None:
             x = torch.cat([self.tokens.to(x.dtype).expand(x.shape[0], -1, -1), x], 1)
         bias = None if self.bias is None else self.bias(tokens.sites)
+        cond = {} if self.time is None else {"cond": self.time(tokens)}
         layers: dict[int, Tensor] = {}
         for i, block in enumerate(self.blocks):
-            y = block(x, tokens.sites, prefix=prefix, attend=attend, bias=bias)
+            y = block(x, tokens.sites, prefix=prefix, attend=attend, bias=bias, **cond)
             x = self.maybe(x, y)
             if i in self.config.emit:
                 layers[i] = x
-        x = self.norm(x)
+        x = self.norm(x, **cond)
         if self.config.final_dropout:
             x = F.dropout(x, self.config.final_dropout, self.training)
         return replace(tokens, x=x, prefix=prefix, layers=layers or None)
