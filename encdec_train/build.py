@@ -161,6 +161,12 @@ def _check_stages(config: TrainConfig, wiring: Wiring) -> None:
             if found is not None and not hasattr(Registry.all[noun].part(found), "fit"):
                 wiring.problem(f"{where}.fit", f"'{full}' has nothing that is fitted to data")
 
+    fitted = {full for stage in config.stage.values() for full in stage.fit}
+    for key in wiring.inputs:
+        noun, _, part = key.partition(".")
+        if key not in fitted and hasattr(Registry.all[noun].part(getattr(config, noun)[part]), "fit"):
+            wiring.problem(key, "is fitted to data before a stage: name it in stage.<name>.fit")
+
 
 def _check_optim(config: TrainConfig, wiring: Wiring, where: str, values: dict[str, Any]) -> None:
     try:
@@ -173,7 +179,7 @@ def _check_parts(config: TrainConfig, wiring: Wiring, where: str, names: Iterabl
     """Full names of parts, `noun.name`."""
     for full in names:
         noun, _, part = full.partition(".")
-        if noun not in Registry.all or not hasattr(config, noun):
+        if not part or noun not in Registry.all or not hasattr(config, noun):
             wiring.problem(where, f"'{full}' is not noun.name")
         else:
             wiring.find(where, noun, part)
