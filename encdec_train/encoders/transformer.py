@@ -24,7 +24,7 @@ class TransformerConfig(BlockConfig):
     init_std: float | None = None  # of linear weights; none: Xavier uniform, or by fan-in
     final_dropout: float = 0.0  # after the last norm (T5)
     layer_drop: float = 0.0  # chance that a block is skipped (Fan et al. 2020, "LayerDrop")
-    emit: list[int] = field(default_factory=list)  # blocks whose output is kept in `Tokens.layers`
+    emit: list[int] = field(default_factory=list)  # blocks whose output is kept in `Tokens.layers`; -1: what they read
 
     def spec(self, upstream: Spec) -> Spec:
         self.check("encoder 'transformer'")
@@ -32,7 +32,7 @@ class TransformerConfig(BlockConfig):
             raise Mismatch(f"encoder 'transformer' needs vectors, it is given {upstream.kind}")
         if not 0 <= self.layer_drop < 1:
             raise Mismatch(f"encoder 'transformer'.layer_drop: {self.layer_drop} is not in [0, 1)")
-        beyond = [layer for layer in self.emit if not 0 <= layer < self.depth]
+        beyond = [layer for layer in self.emit if not -1 <= layer < self.depth]
         if beyond:
             raise Mismatch(f"encoder 'transformer'.emit: {beyond} outside of {self.depth} blocks")
         return replace(upstream, width=self.width, prefix=upstream.prefix + self.prefix, edges=False)
@@ -71,7 +71,7 @@ class Transformer(nn.Module):
         if self.tokens is not None:
             x = torch.cat([self.tokens.to(x.dtype).expand(x.shape[0], -1, -1), x], 1)
         bias = None if self.bias is None else self.bias(tokens.sites)
-        layers: dict[int, Tensor] = {}
+        layers: dict[int, Tensor] = {-1: x} if -1 in self.config.emit else {}
         for i, block in enumerate(self.blocks):
             y = block(x, tokens.sites, prefix=prefix, attend=attend, bias=bias)
             x = self.maybe(x, y)
