@@ -1,8 +1,8 @@
 """Random drop: a fixed share of the sites is taken away, the rest is all that the encoder ever sees.
 
 He et al. 2022, "Masked Autoencoders Are Scalable Vision Learners" (arXiv:2111.06377), section 3, "Masking". Blocks that
-span all of time are the tubes of VideoMAE (Tong et al. 2022, arXiv:2203.12602, section 3.3); that only a part of what was
-dropped is predicted is CrossMAE's (Fu et al. 2024, arXiv:2401.14391).
+span all of time are the tubes of VideoMAE (Tong et al. 2022, arXiv:2203.12602); that only a part of what
+was dropped is predicted is CrossMAE's (Fu et al. 2024, arXiv:2401.14391).
 """
 
 from __future__ import annotations

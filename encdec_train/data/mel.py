@@ -1,7 +1,7 @@
 """Log-mel filter banks as Kaldi computes them (kaldi-asr, feat/feature-fbank and feat/mel-computations).
 
-Frames wholly within the sound; each without its mean, pre-emphasised, under a Hann window, filled to a power of two; its
-power spectrum through triangles that are equal in mels (1127 ln(1 + f / 700)) from 20 Hz to half the rate.
+Frames wholly within the sound; each without its mean, pre-emphasised, under a Hann window, filled to a power of two;
+its power spectrum through triangles that are equal in mels (1127 ln(1 + f / 700)) from 20 Hz to half the rate.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention unless `own` is False, cross-attention if there is a memory, feed-forward; pre-norm or post-norm."""
+    """Self-attention if `own`, cross-attention if there is a memory, feed-forward; pre-norm or post-norm."""
 
     def __init__(
         self, config: BlockConfig, *, own: bool = True, cross: bool = False, memory: int | None = None

@@ -1,8 +1,8 @@
 """Handwritten digits that drift over a field without an edge: video whose labels need motion and no download.
 
-After Moving MNIST (Srivastava et al. 2015, arXiv:1502.04681, section 4.1.1), with one digit of the pictures that ship with
-scikit-learn (see `digits`) and the direction of its motion as the label. What leaves the field on one side comes back on
-the other and every start is equally likely, so that where a digit stands in a frame says nothing of where it goes.
+After Moving MNIST (Srivastava et al. 2015, arXiv:1502.04681), with one digit of the pictures that ship with
+scikit-learn (see `digits`) and the direction of its motion as the label. What leaves the field on one side comes back
+on the other and every start is equally likely, so that where a digit stands in a frame says nothing of where it goes.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class SpectrogramTransform(WaveformTransform):
         from encdec_train.data.pictures import GREY, pasted, reconstruction_png
 
         def picture(values: Tensor) -> Tensor:
-            """(B,N,C) -> (B,bins,frames,1)"""
+            """(B,N,C) -> (B,bins,frames,1)."""
             return join(values, self.grid, self.config.patch).transpose(1, 2).flip(1)
 
         shown, result, hidden = pasted(units, plan, prediction)

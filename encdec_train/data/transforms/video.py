@@ -91,7 +91,7 @@ class VideoTransform(Transform):
         from encdec_train.data.pictures import GREY, pasted, reconstruction_png
 
         def strip(values: Tensor) -> np.ndarray:
-            """(B,N,C) -> (B,H,frames*W,C)"""
+            """(B,N,C) -> (B,H,frames*W,C)."""
             frames = join(values, self.grid, self.patch)[:, :: self.patch[0]]
             return frames.permute(0, 2, 1, 3, 4).flatten(2, 3).numpy()
 
@@ -132,7 +132,9 @@ def decode(source: Any) -> np.ndarray:
 
 def _checked(name: str, clip: np.ndarray) -> np.ndarray:
     if clip.ndim not in (3, 4) or clip.dtype not in (np.uint8, np.int64) or not clip.size:
-        raise ValueError(f"{name}: is {clip.dtype} of shape {clip.shape}, a clip is uint8 (frames,height,width,channels)")
+        raise ValueError(
+            f"{name}: is {clip.dtype} of shape {clip.shape}, a clip is uint8 (frames,height,width,channels)"
+        )
     return clip.astype(np.uint8, copy=False)
 
 
