@@ -24,13 +24,9 @@ if TYPE_CHECKING:
 
 DIRECTIONS = {  # steps down and to the right
     "right": (0, 1),
-    "down right": (1, 1),
     "down": (1, 0),
-    "down left": (1, -1),
     "left": (0, -1),
-    "up left": (-1, -1),
     "up": (-1, 0),
-    "up right": (-1, 1),
 }
 
 
@@ -47,8 +43,8 @@ class MovingDigitsConfig(VideoDataConfig):
     clips: int = 2000  # in the training split; a fourth of that in the test split, of other pictures
     zoom: int = 1  # pixels of the field for one of the 8 x 8 of a digit
     hold: int = 2  # frames for which a digit stands still before it moves on: tubelets of as many show no motion
-    slowest: int = 1  # pixels along each axis of one move
-    fastest: int = 3
+    slowest: int = 2  # pixels of one move
+    fastest: int = 2
 
 
 @sources.register("moving_digits", MovingDigitsConfig)
