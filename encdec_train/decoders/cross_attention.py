@@ -1,13 +1,13 @@
 """Queries that only read the memory and not each other, each block its own mixture of the encoder's layers.
 
 CrossMAE (Fu et al. 2024, arXiv:2401.14391): a mask token at every predicted site, cross-attention and feed-forward; the
-memory of each block is a learned sum of the outputs of the encoder's blocks, and of what the first of them reads
-("inter-block attention"), normed. A site's prediction does not depend on which others are predicted.
+memory of each block is a learned sum of the outputs of the encoder's blocks, normed. A site's prediction does not
+depend on which others are predicted.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,11 @@ class CrossAttentionConfig(BlockConfig):
     width: int = 512
     depth: int = 12
     heads: int = 16
-    emit: list[int] = field(default_factory=list)  # blocks of the encoder that are mixed, -1: what the first reads;
-    # empty: the memory as it is
+    mix: bool = False  # each block reads its own learned sum of all layers of the encoder; else the memory as it is
+
+    def emits(self, memory: Spec) -> list[int]:
+        """The layers that the encoder must hand out."""
+        return list(range(len(memory.layers))) if self.mix else []
 
     def spec(self, memory: Spec | None, inputs: Spec | None, sites: Spec) -> Spec:
         self.check("decoder 'cross_attention'")
@@ -36,9 +39,11 @@ class CrossAttentionConfig(BlockConfig):
             raise Mismatch("decoder 'cross_attention' needs coordinates, the view has none")
         if inputs is not None:
             raise Mismatch("decoder 'cross_attention' takes no inputs of its own")
-        if len(set(self.emit)) < len(self.emit):
-            raise Mismatch(f"decoder 'cross_attention'.emit: {self.emit} names a block twice")
-        return replace(memory, width=self.width, rows="predicted", length=sites.length - memory.length)
+        widths = {layer.width for layer in memory.layers}
+        if self.mix and widths != {memory.width}:
+            given = f"layers of widths {sorted(widths)}" if widths else "no layers"
+            raise Mismatch(f"decoder 'cross_attention'.mix needs layers of width {memory.width}, it is given {given}")
+        return replace(memory, width=self.width, rows="predicted", length=sites.length - memory.length, layers=())
 
 
 @decoders.register("cross_attention", CrossAttentionConfig)
@@ -47,31 +52,25 @@ class CrossAttention(nn.Module):
 
     def __init__(self, config: CrossAttentionConfig, memory: Spec, inputs: Spec | None, sites: Spec) -> None:
         super().__init__()
-        self.emit, self.width = config.emit, config.width
+        self.emits, self.width = config.emits(memory), config.width
         self.token = nn.Parameter(torch.empty(config.width))
         self.blocks = nn.ModuleList(
             Block(config, own=False, cross=True, memory=memory.width) for _ in range(config.depth)
         )
         self.norm = make_norm(config.norm, config.width, config.eps)
-        if self.emit:
-            self.mix = nn.Linear(len(self.emit), config.depth, bias=False)
-            self.mix_norms = nn.ModuleList(
-                make_norm(config.norm, memory.width, config.eps) for _ in range(config.depth)
-            )
-        init_linear(self)  # of the mixture too: their code draws it normal, and then anew with all other layers
+        if self.emits:
+            self.mix = nn.Linear(len(self.emits), config.depth, bias=False)
+            norms = [make_norm(config.norm, memory.width, config.eps) for _ in range(config.depth)]
+            self.mix_norms = nn.ModuleList(norms)
+        init_linear(self)  # the mixture too: their code draws it normal, and then anew with all other layers
         nn.init.normal_(self.token, std=0.02)
 
     def memories(self, memory: Tokens) -> list[Tensor]:
         """What each block reads: (B,prefix+K,D)."""
-        if not self.emit:
+        if not self.emits:
             return [memory.x] * len(self.blocks)
-        layers = memory.layers or {}
-        if not set(self.emit) <= set(layers):
-            raise Mismatch(
-                f"decoder 'cross_attention' mixes the encoder's layers {self.emit}, it emits {sorted(layers)}: "
-                "set encoder.main.emit"
-            )
-        stacked = torch.stack([layers[i] for i in self.emit])  # (L,B,prefix+K,D)
+        assert memory.layers is not None, "the build asks the encoder for them"
+        stacked = torch.stack([memory.layers[i] for i in self.emits])  # (L,B,prefix+K,D)
         mixed = torch.einsum("jl,lbnd->jbnd", self.mix.weight.to(stacked.dtype), stacked)
         return [norm(one) for norm, one in zip(self.mix_norms, mixed, strict=True)]
 

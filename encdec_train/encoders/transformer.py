@@ -15,7 +15,7 @@ from encdec_train.nn.norm import make_norm
 from encdec_train.nn.position import RelativeBias
 from encdec_train.nn.transformer import Block, BlockConfig, init_blocks
 from encdec_train.registry import encoders
-from encdec_train.types import Attend, Mismatch, Spec, Tokens
+from encdec_train.types import Attend, Layer, Mismatch, Spec, Tokens
 
 
 @dataclass(kw_only=True)
@@ -24,7 +24,7 @@ class TransformerConfig(BlockConfig):
     init_std: float | None = None  # of linear weights; none: Xavier uniform, or by fan-in
     final_dropout: float = 0.0  # after the last norm (T5)
     layer_drop: float = 0.0  # chance that a block is skipped (Fan et al. 2020, "LayerDrop")
-    emit: list[int] = field(default_factory=list)  # blocks whose output is kept in `Tokens.layers`; -1: what they read
+    emit: list[int] = field(default_factory=list)  # blocks whose output is kept in `Tokens.layers`
 
     def spec(self, upstream: Spec) -> Spec:
         self.check("encoder 'transformer'")
@@ -32,10 +32,8 @@ class TransformerConfig(BlockConfig):
             raise Mismatch(f"encoder 'transformer' needs vectors, it is given {upstream.kind}")
         if not 0 <= self.layer_drop < 1:
             raise Mismatch(f"encoder 'transformer'.layer_drop: {self.layer_drop} is not in [0, 1)")
-        beyond = [layer for layer in self.emit if not -1 <= layer < self.depth]
-        if beyond:
-            raise Mismatch(f"encoder 'transformer'.emit: {beyond} outside of {self.depth} blocks")
-        return replace(upstream, width=self.width, prefix=upstream.prefix + self.prefix, edges=False)
+        layers = (Layer(self.width),) * self.depth
+        return replace(upstream, width=self.width, prefix=upstream.prefix + self.prefix, edges=False, layers=layers)
 
 
 @encoders.register("transformer", TransformerConfig)
@@ -71,7 +69,7 @@ class Transformer(nn.Module):
         if self.tokens is not None:
             x = torch.cat([self.tokens.to(x.dtype).expand(x.shape[0], -1, -1), x], 1)
         bias = None if self.bias is None else self.bias(tokens.sites)
-        layers: dict[int, Tensor] = {-1: x} if -1 in self.config.emit else {}
+        layers: dict[int, Tensor] = {}
         for i, block in enumerate(self.blocks):
             y = block(x, tokens.sites, prefix=prefix, attend=attend, bias=bias)
             x = self.maybe(x, y)

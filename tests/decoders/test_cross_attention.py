@@ -1,12 +1,14 @@
 """Cross-attention alone: against torch's own attention, and no prediction knows of another."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from encdec_train.decoders.cross_attention import CrossAttention, CrossAttentionConfig
 from encdec_train.nn.position import sincos
-from encdec_train.types import Mismatch, Plan, Sites, Spec, Tokens, Units
+from encdec_train.types import Layer, Mismatch, Plan, Sites, Spec, Tokens, Units
 
 ROWS, N, KEPT, WIDTH, MEMORY = 3, 12, 4, 16, 24
 
@@ -23,19 +25,20 @@ def plan(lost):
     return Plan(inputs=Units(values=torch.zeros(ROWS, N, 1), sites=sites), sites=sites, where=where)
 
 
-def memory(emit=()):
+def memory(depth=0):
     torch.manual_seed(1)
-    layers = {i: torch.randn(ROWS, 1 + KEPT, MEMORY) for i in emit}
+    layers = {i: torch.randn(ROWS, 1 + KEPT, MEMORY) for i in range(depth)}
     keep = torch.arange(KEPT).expand(ROWS, -1)
     return Tokens(x=torch.randn(ROWS, 1 + KEPT, MEMORY), sites=lattice().take(keep), prefix=1, layers=layers or None)
 
 
-def make(emit=(), depth=2):
+def make(depth=0):
+    """A decoder of two blocks that mixes `depth` layers of the encoder, or none."""
     torch.manual_seed(0)
-    config = CrossAttentionConfig(width=WIDTH, depth=depth, heads=4, emit=list(emit))
+    config = CrossAttentionConfig(width=WIDTH, depth=2, heads=4, mix=depth > 0)
     sites = Spec(kind="vectors", width=MEMORY, length=N, coords=2)
-    kept = Spec(kind="vectors", width=MEMORY, length=KEPT, coords=2, rows="kept", prefix=1)
-    assert config.spec(kept, None, sites).width == WIDTH
+    kept = replace(sites, length=KEPT, rows="kept", prefix=1, layers=(Layer(MEMORY),) * depth)
+    assert config.spec(kept, None, sites).width == WIDTH and config.emits(kept) == list(range(depth))
     decoder = CrossAttention(config, kept, None, sites)
     for parameter in decoder.parameters():
         nn.init.normal_(parameter, std=0.3)
@@ -61,15 +64,15 @@ def theirs(block, x, read):
     return x + block.mlp.down(hidden)
 
 
-@pytest.mark.parametrize("emit", [(), (-1, 0, 2)])
-def test_equal_to_torch_and_a_sum_written_out(emit):
-    decoder, given = make(emit), memory(emit)
+@pytest.mark.parametrize("depth", [0, 3])
+def test_equal_to_torch_and_a_sum_written_out(depth):
+    decoder, given = make(depth), memory(depth)
     lost = torch.tensor([[5, 7], [4, 11], [9, 10]])
     x = decoder.token + sincos(lattice().coords[0][lost], WIDTH)
     for j, block in enumerate(decoder.blocks):
         read = given.x
-        if emit:
-            read = sum(decoder.mix.weight[j, k] * given.layers[i] for k, i in enumerate(emit))
+        if depth:
+            read = sum(decoder.mix.weight[j, i] * given.layers[i] for i in range(depth))
             read = decoder.mix_norms[j](read)
         x = theirs(block, x, read)
     found = decoder(given, None, plan(lost))
@@ -85,8 +88,8 @@ def test_a_prediction_does_not_depend_on_what_else_is_predicted():
 
 
 def test_every_parameter_gets_a_gradient():
-    decoder = make((-1, 0, 2))
-    decoder(memory((-1, 0, 2)), None, plan(torch.tensor([[5, 7]]).expand(ROWS, -1))).x.square().sum().backward()
+    decoder = make(3)
+    decoder(memory(3), None, plan(torch.tensor([[5, 7]]).expand(ROWS, -1))).x.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in decoder.parameters())
 
 
@@ -94,9 +97,9 @@ def test_what_does_not_fit_is_named():
     sites = Spec(kind="vectors", width=MEMORY, length=N, coords=2)
     with pytest.raises(Mismatch, match="its memory has all sites"):
         CrossAttentionConfig(width=16, heads=4).spec(sites, None, sites)
-    with pytest.raises(Mismatch, match="twice"):
-        CrossAttentionConfig(width=16, heads=4, emit=[1, 1]).spec(
-            Spec(kind="vectors", width=8, rows="kept"), None, sites
-        )
-    with pytest.raises(Mismatch, match=r"layers \[0, 3\], it emits \[0\]"):
-        make((0, 3))(memory((0,)), None, plan(torch.tensor([[5]]).expand(ROWS, -1)))
+    kept = Spec(kind="vectors", width=8, rows="kept")
+    with pytest.raises(Mismatch, match="layers of width 8, it is given no layers"):
+        CrossAttentionConfig(width=16, heads=4, mix=True).spec(kept, None, sites)
+    with pytest.raises(Mismatch, match=r"given layers of widths \[4, 8\]"):
+        mixed = replace(kept, layers=(Layer(4), Layer(8)))
+        CrossAttentionConfig(width=16, heads=4, mix=True).spec(mixed, None, sites)

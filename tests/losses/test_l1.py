@@ -22,3 +22,16 @@ def test_refuses_what_does_not_fit():
     with pytest.raises(Mismatch, match="needs values, the target gives ids"):
         L1Config().check(values, Spec(kind="ids", width=4))
     L1Config().check(values, values)
+
+
+def test_the_trivial_predictor_is_the_weighted_median():
+    values = torch.randn(9, 3)
+    loss = L1(L1Config(), None)
+    name, value = loss.trivial(Goal(values=values))
+    assert name == "median"
+    torch.testing.assert_close(value, (values - values.median(0).values).abs().mean().double())
+    weight = torch.tensor([1.0, 0, 0, 0, 1, 1, 0, 0, 0])
+    few = values[weight > 0]
+    torch.testing.assert_close(
+        loss.trivial(Goal(values=values, weight=weight))[1], (few - few.median(0).values).abs().mean().double()
+    )

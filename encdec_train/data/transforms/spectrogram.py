@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from encdec_train.data.config import DataConfig
-from encdec_train.data.mel import frame_sizes, log_mel
 from encdec_train.data.transform import Drawing
 from encdec_train.data.transforms.audio import WaveformConfig, WaveformTransform
 from encdec_train.data.transforms.image import lattice
 from encdec_train.nn.lattice import cut, join
+from encdec_train.nn.mel import frame_sizes, log_mel
 from encdec_train.registry import transforms
 from encdec_train.rng import Rng
 from encdec_train.types import Batch, Mismatch, Plan, Spec, Units

@@ -9,8 +9,8 @@ from PIL import Image
 
 from encdec_train.data.config import AudioDataConfig, ImageDataConfig
 from encdec_train.data.example import collate
-from encdec_train.data.mel import log_mel
 from encdec_train.data.transforms.spectrogram import SpectrogramConfig, SpectrogramTransform
+from encdec_train.nn.mel import log_mel
 from encdec_train.rng import Rng
 from encdec_train.types import Mismatch, Plan
 

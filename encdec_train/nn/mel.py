@@ -6,6 +6,8 @@ its power spectrum through triangles that are equal in mels (1127 ln(1 + f / 700
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,8 +17,8 @@ EMPHASIS = 0.97
 
 
 def frame_sizes(rate: int, window: float, hop: float) -> tuple[int, int]:
-    """Samples of a window and between windows that are given in seconds."""
-    return int(rate * window), int(rate * hop)
+    """Samples of a window and between windows that are given in seconds: rounded down, but for rounding errors."""
+    return int(rate * window + 1e-6), int(rate * hop + 1e-6)
 
 
 def log_mel(sound: Tensor, rate: int, bins: int, *, window: float = 0.025, hop: float = 0.01) -> Tensor:
@@ -34,14 +36,11 @@ def log_mel(sound: Tensor, rate: int, bins: int, *, window: float = 0.025, hop: 
 
 def mel_filters(size: int, bins: int, rate: int, device: torch.device | None = None) -> Tensor:
     """(size/2+1,bins): triangles that overlap by half, straight in mels; the last frequency is in none of them."""
-    mels = _mel(torch.arange(size // 2 + 1, dtype=torch.float64) * rate / size)[:, None]
-    ends = _mel(torch.tensor([LOWEST, rate / 2], dtype=torch.float64))
-    edges = torch.linspace(float(ends[0]), float(ends[1]), bins + 2, dtype=torch.float64)
+    hertz = torch.arange(size // 2 + 1, dtype=torch.float64, device=device) * rate / size
+    mels = 1127.0 * torch.log1p(hertz / 700.0)[:, None]
+    first, last = (1127.0 * math.log1p(end / 700.0) for end in (LOWEST, rate / 2))
+    edges = torch.linspace(first, last, bins + 2, dtype=torch.float64, device=device)
     low, middle, high = edges[:-2], edges[1:-1], edges[2:]
     rise, fall = (mels - low) / (middle - low), (high - mels) / (high - middle)
     filters = torch.minimum(rise, fall).clamp_min(0)
-    return F.pad(filters[:-1], (0, 0, 0, 1)).float().to(device)
-
-
-def _mel(hertz: Tensor) -> Tensor:
-    return 1127.0 * torch.log1p(hertz / 700.0)
+    return F.pad(filters[:-1], (0, 0, 0, 1)).float()

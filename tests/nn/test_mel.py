@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from encdec_train.data.mel import log_mel, mel_filters
+from encdec_train.nn.mel import log_mel, mel_filters
 
 
 @pytest.mark.parametrize(("bins", "seconds"), [(128, 1.0), (40, 0.33)])
