@@ -40,7 +40,7 @@ class MovingDigitsConfig(VideoDataConfig):
     mean: list[float] = field(default_factory=lambda: [0.076])
     std: list[float] = field(default_factory=lambda: [0.229])
     seed: int = 0  # of the digits, their starts and speeds
-    clips: int = 2000  # in the training split; a fourth of that in the test split, of other pictures
+    clips: int = 1600  # in the training split; a fourth of that in the test split, of other pictures
     zoom: int = 1  # pixels of the field for one of the 8 x 8 of a digit
     hold: int = 2  # frames for which a digit stands still before it moves on: tubelets of as many show no motion
     slowest: int = 2  # pixels of one move
