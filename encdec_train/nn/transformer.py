@@ -53,9 +53,9 @@ class BlockConfig:
 
 
 class Attention(nn.Module):
-    """Multi-head attention; queries from one sequence, keys and values from the same or another."""
+    """Multi-head attention; queries from one sequence, keys and values from the same or another of width `memory`."""
 
-    def __init__(self, config: BlockConfig, *, own: bool = True) -> None:
+    def __init__(self, config: BlockConfig, *, own: bool = True, memory: int | None = None) -> None:
         super().__init__()
         self.heads, self.own, self.dropout = config.heads, own, config.attention_dropout
         self.size = config.head_width or config.width // config.heads
@@ -66,7 +66,7 @@ class Attention(nn.Module):
             self.qkv = nn.Linear(config.width, 3 * inner, bias=config.bias)
         else:
             self.q = nn.Linear(config.width, inner, bias=config.bias)
-            self.kv = nn.Linear(config.width, 2 * inner, bias=config.bias)
+            self.kv = nn.Linear(memory or config.width, 2 * inner, bias=config.bias)
         self.out = nn.Linear(inner, config.width, bias=config.bias)
 
     def project(self, x: Tensor, memory: Tensor | None, last: int | None) -> Iterator[Tensor]:
@@ -112,14 +112,16 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention, cross-attention if there is a memory, feed-forward; pre-norm or post-norm."""
+    """Self-attention if `own`, cross-attention if there is a memory, feed-forward; pre-norm or post-norm."""
 
-    def __init__(self, config: BlockConfig, *, cross: bool = False) -> None:
+    def __init__(
+        self, config: BlockConfig, *, own: bool = True, cross: bool = False, memory: int | None = None
+    ) -> None:
         super().__init__()
         self.norm_first, self.dropout = config.norm_first, config.dropout
-        self.attention = Attention(config)
-        self.norm = make_norm(config.norm, config.width, config.eps)
-        self.cross = Attention(config, own=False) if cross else None
+        self.attention = Attention(config) if own else None
+        self.norm = make_norm(config.norm, config.width, config.eps) if own else None
+        self.cross = Attention(config, own=False, memory=memory) if cross else None
         self.cross_norm = make_norm(config.norm, config.width, config.eps) if cross else None
         self.mlp = Mlp(
             config.width,
@@ -152,14 +154,15 @@ class Block(nn.Module):
         last: int | None = None,
     ) -> Tensor:
         """(B,prefix+N,D) -> the same, or (B,last,D) where only the last rows are read afterwards."""
-        x = self.add(
-            x,
-            self.norm,
-            lambda y: self.attention(
-                y, query=sites, key=sites, prefix=(prefix, prefix), attend=attend, bias=bias, last=last
-            ),
-            last,
-        )
+        if self.attention is not None:
+            own, norm = self.attention, self.norm
+            assert norm is not None
+            x = self.add(
+                x,
+                norm,
+                lambda y: own(y, query=sites, key=sites, prefix=(prefix, prefix), attend=attend, bias=bias, last=last),
+                last,
+            )
         if self.cross is not None:
             cross, norm = self.cross, self.cross_norm
             assert memory_sites is not None and norm is not None
