@@ -30,6 +30,8 @@ class TransformerConfig(BlockConfig):
             raise Mismatch(f"encoder 'transformer' needs vectors, it is given {upstream.kind}")
         if not 0 <= self.layer_drop < 1:
             raise Mismatch(f"encoder 'transformer'.layer_drop: {self.layer_drop} is not in [0, 1)")
+        if self.slopes and self.prefix + upstream.prefix:
+            raise Mismatch("encoder 'transformer'.slopes: prefix tokens stand nowhere, so they are at no distance")
         beyond = [layer for layer in self.emit if not 0 <= layer < self.depth]
         if beyond:
             raise Mismatch(f"encoder 'transformer'.emit: {beyond} outside of {self.depth} blocks")
