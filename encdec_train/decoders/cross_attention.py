@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from encdec_train.nn.norm import make_norm
 from encdec_train.nn.position import sincos
-from encdec_train.nn.transformer import Block, BlockConfig, init_linear
+from encdec_train.nn.transformer import Block, BlockConfig, init_linear, stack_norm
 from encdec_train.registry import decoders
 from encdec_train.types import Mismatch, Plan, Spec, Tokens
 
@@ -57,7 +57,7 @@ class CrossAttention(nn.Module):
         self.blocks = nn.ModuleList(
             Block(config, own=False, cross=True, memory=memory.width) for _ in range(config.depth)
         )
-        self.norm = make_norm(config.norm, config.width, config.eps)
+        self.norm = stack_norm(config)
         if self.emits:
             self.mix = nn.Linear(len(self.emits), config.depth, bias=False)
             norms = [make_norm(config.norm, memory.width, config.eps) for _ in range(config.depth)]

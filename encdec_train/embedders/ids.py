@@ -34,6 +34,7 @@ class IdsConfig:
     types: int = 0  # rows of a token type table (2 in BERT), whose first is added everywhere
     norm: Norm = Norm.none  # after the sum
     eps: float = 1e-12  # of the norm
+    norm_bias: bool = True  # in the norm
     dropout: float = 0.0  # after the norm
     init_std: float = 0.02  # of all tables
 
@@ -73,7 +74,7 @@ class Ids(nn.Module):
         self.table = nn.Embedding(view.width, width)
         self.positions = nn.Embedding(config.places(view), width) if learned else None
         self.types = nn.Embedding(config.types, width) if config.types else None
-        self.norm = make_norm(config.norm, width, config.eps)
+        self.norm = make_norm(config.norm, width, config.eps, bias=config.norm_bias)
         for table in (self.table, self.positions, self.types):
             if table is not None:
                 nn.init.normal_(table.weight, std=config.init_std)

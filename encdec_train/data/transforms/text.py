@@ -46,6 +46,7 @@ class TextConfig:
     min_document: int = 4  # tokens, special ones excluded; shorter documents and remainders are left out
     cut: bool = True  # longer documents become several; else only their beginning is kept
     bos: bool = True  # begin every document with [CLS] or <s>
+    bos_rows: bool = False  # joined documents: it begins the rows instead (RoBERTa)
     eos: bool = True  # end it with [SEP] or </s>
     seed: int = 0  # of the order in which documents are packed or joined
     cache: str | None = None  # folder that keeps encoded texts from run to run; none: encoded anew
@@ -69,6 +70,8 @@ class TextConfig:
             raise Mismatch(f"transform 'text'.sentinels: {self.sentinels} is below 0")
         if self.min_document < 1:
             raise Mismatch(f"transform 'text'.min_document: {self.min_document} is below 1")
+        if self.bos_rows and not (self.bos and self.layout is Layout.joined):
+            raise Mismatch("transform 'text'.bos_rows: only rows of joined documents, with bos=true, can begin so")
         if self.tokenizer is None and self.vocabulary is None:
             raise Mismatch("transform 'text'.vocabulary: give a size, or a tokenizer to take it from")
 
@@ -201,16 +204,20 @@ class Text(Transform):
     def _joined(self, documents: Documents) -> TokenRows:
         """One stream of the shuffled documents, in full rows; what is left at the end is dropped."""
         config, known = self.config, self.vocabulary
-        bos, eos = ([known.bos] if config.bos else []), ([known.eos] if config.eos else [])
+        bos = [known.bos] if config.bos and not config.bos_rows else []
+        eos = [known.eos] if config.eos else []
+        body = config.length - config.bos_rows
         pieces: list[Any] = []
         for i in shuffled(len(documents.bounds) - 1, config.seed):
             a, b = documents.bounds[i], documents.bounds[i + 1]
             if b - a >= config.min_document:
                 pieces += [bos, documents.tokens[a:b], eos]
         stream = np.concatenate([np.zeros(0, np.int32), *(np.asarray(piece, np.int32) for piece in pieces)])
-        rows = len(stream) // config.length
+        rows = len(stream) // body
         if not rows:
             raise ValueError(f"transform 'text': {len(stream)} tokens do not fill one row of length={config.length}")
+        if config.bos_rows:
+            stream = np.insert(stream[: rows * body], np.arange(rows) * body, known.bos)
         start = np.arange(rows, dtype=np.int64) * config.length
         return _single(stream, start, np.full(rows, config.length, np.int64))
 
