@@ -110,12 +110,13 @@ def _accept(wiring: Wiring, key: str, arguments: tuple[Any, ...], output: Spec) 
 
 
 def _embedder_width(config: TrainConfig, embedder: str) -> int | None:
-    """The width of the first encoder that reads this embedder."""
+    """The width of the first encoder that reads this embedder, or the one whose table it shares."""
     for path in config.path.values():
         encoder = config.encoder.get(path.encoder or "")
         if path.embedder == embedder and encoder is not None:
             return getattr(encoder, "reads", None) or getattr(encoder, "width", None)
-    return None
+    shares = getattr(config.embedder[embedder], "shares", None)
+    return _embedder_width(config, shares) if shares in config.embedder and shares != embedder else None
 
 
 def _check_path(config: TrainConfig, wiring: Wiring, name: str, path: Path) -> None:
@@ -148,8 +149,12 @@ def _through(
     name: str,
     arguments: tuple[Spec | None, ...],
     fallback: Spec,
+    others: tuple[_Part, ...] = (),
 ) -> Spec | None:
-    """What a part makes of its inputs. One that does not fit is a problem, and the rest is checked all the same."""
+    """What a part makes of its inputs. One that does not fit is a problem, and the rest is checked all the same.
+
+    `others` are built before the part, and given to it as well.
+    """
     part = _find(config, wiring, where, noun, name)
     if part is None:
         return None
@@ -159,7 +164,7 @@ def _through(
     except Mismatch as mismatch:
         wiring.problem(key, mismatch)
         output = replace(fallback, width=getattr(part, "width", None) or fallback.width)
-    return _accept(wiring, key, arguments, output)
+    return _accept(wiring, key, (*arguments, *others), output)
 
 
 def _view(config: TrainConfig, wiring: Wiring, where: str, view: str) -> Spec | None:
@@ -182,7 +187,15 @@ def _check_embedder(config: TrainConfig, wiring: Wiring, where: str, path: Path,
         embedder = replace(embedder, width=_embedder_width(config, path.embedder))
         config.embedder[path.embedder] = embedder
     fallback = replace(view, kind="vectors", features=view.width, raw=view)
-    return _through(config, wiring, where, "embedder", path.embedder, (view,), fallback)
+    shares = getattr(embedder, "shares", None)
+    others: tuple[_Part, ...] = ()
+    if shares is not None:
+        wanted = f"embedder.{path.embedder}"
+        if shares == path.embedder:
+            wiring.problem(wanted, "shares its own table")
+        elif _find(config, wiring, wanted, "embedder", shares) is not None:
+            others = (_Part("embedder", shares),)
+    return _through(config, wiring, where, "embedder", path.embedder, (view,), fallback, others)
 
 
 def _check_objective(config: TrainConfig, wiring: Wiring, name: str, objective: Any) -> None:
@@ -286,7 +299,7 @@ def make_parts(config: TrainConfig, wiring: Wiring) -> Parts:
     """Build every part that a path or an objective uses, embedders first. On the current default device."""
     built: dict[str, dict[str, nn.Module]] = {}
     replaced = _replaced_embedders(config, wiring.paths.values())
-    for key, arguments in sorted(wiring.inputs.items(), key=lambda item: not item[0].startswith("embedder.")):
+    for key, arguments in sorted(wiring.inputs.items(), key=_turn):
         noun, name = key.split(".", 1)
         part_config = getattr(config, noun)[name]
         part = Registry.all[noun].part(part_config)
@@ -301,6 +314,14 @@ def make_parts(config: TrainConfig, wiring: Wiring) -> Parts:
         default = [f"{n}.{k}" for n in ("embedder", "encoder", "head") for k in built.get(n, {})]
         parts.add_teacher(name, teacher.parts or default)
     return parts
+
+
+def _turn(item: tuple[str, tuple[Any, ...]]) -> int:
+    """Embedders come first, those that stand alone before those that share; the order of the others stays."""
+    key, arguments = item
+    if not key.startswith("embedder."):
+        return 2
+    return int(any(isinstance(argument, _Part) for argument in arguments))
 
 
 def _replaced_embedders(config: TrainConfig, paths: Iterable[Path]) -> set[str]:
@@ -398,6 +419,7 @@ def _meta_units(spec: Spec, rows: int) -> Units:
         place=whole(total, n),
         coords=whole(total, n, spec.coords, kind=torch.float32) if spec.coords else None,
         edges=whole(2, 4 * total * n) if spec.edges else None,
+        group=whole(total, n) if spec.groups else None,
         grid=spec.grid,
         max_len=n,
     )
