@@ -77,7 +77,7 @@ def draw_blanks(
     spare = lengths.sum(1, keepdim=True) - filled.sum(1, keepdim=True)  # empty spans that are allowed
     empty = used & (lengths == 0)
     used = filled | (empty & (empty.long().cumsum(1) <= spare))
-    order = (~used).long().argsort(dim=1, stable=True)  # numbers without holes
+    order = ((~used).long() + (~filled).long()).argsort(dim=1, stable=True)  # numbers without holes, empty spans last
     lengths = lengths.gather(1, order)
     left = length - lengths.sum(1, keepdim=True)
     count = torch.minimum(used.sum(1, keepdim=True), left + 1)
