@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,8 @@ class IdsConfig:
     eps: float = 1e-12  # of the norm
     dropout: float = 0.0  # after the norm
     init_std: float = 0.02  # of all tables
+
+    refers: ClassVar[dict[str, str]] = {"shares": "embedder"}
 
     def places(self, view: Spec) -> int:
         """Rows of the learned position table."""

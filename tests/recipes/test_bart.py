@@ -14,7 +14,7 @@ from encdec_train.data.example import Example, collate
 from encdec_train.launch import compose
 from encdec_train.rng import Rng
 from encdec_train.step import Parts, Step
-from encdec_train.types import Units, Vocabulary
+from encdec_train.types import Mismatch, Units, Vocabulary
 
 transformers = pytest.importorskip("transformers")
 
@@ -172,3 +172,9 @@ def test_the_decoder_shares_the_table_and_nothing_else() -> None:
     assert copies[1].table is copies[0].table and copies[0].table is not main.table
     assert isinstance(parts.to("meta"), nn.Module) and parts.get("embedder", "reply").table.weight.is_meta
     assert config.embedder["reply"].width == config.encoder["main"].width
+
+
+@pytest.mark.parametrize("shares,words", [("nobody", "no embedder 'nobody'"), ("reply", "'reply' has no table")])
+def test_whose_table_is_not_there(shares: str, words: str) -> None:
+    with pytest.raises(Mismatch, match=words):
+        build("bart", f"embedder.reply.shares={shares}")
