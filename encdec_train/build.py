@@ -94,8 +94,10 @@ def _embedder_width(config: TrainConfig, embedder: str) -> int | None:
         encoder = config.encoder.get(path.encoder or "")
         if path.embedder == embedder and encoder is not None:
             return getattr(encoder, "reads", None) or getattr(encoder, "width", None)
-    shares = getattr(config.embedder[embedder], "shares", None)
-    return _embedder_width(config, shares) if shares in config.embedder and shares != embedder else None
+    owner = getattr(config.embedder[embedder], "shares", None)
+    if owner is None or owner not in config.embedder or getattr(config.embedder[owner], "shares", None) is not None:
+        return None
+    return _embedder_width(config, owner)
 
 
 def _check_path(config: TrainConfig, wiring: Wiring, name: str, path: Path) -> None:

@@ -39,8 +39,8 @@ class Ends(NamedTuple):
         wraps = [bool(text) and not text.strip(CLOSING) for text in plain]
         follows = [text[:1].isspace() if spaced else not text.startswith(INSIDE) for text in plain]
         always = torch.arange(known.size) == known.eos
-        told = (torch.tensor(flags) & ordinary for flags in (closes, wraps, follows))
-        return Ends(*told, always)
+        closing, wrapping, following = (torch.tensor(flags) & ordinary for flags in (closes, wraps, follows))
+        return Ends(closing, wrapping, following, always)
 
 
 def sentence_of(ids: Tensor, ends: Ends) -> Tensor:

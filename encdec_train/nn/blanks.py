@@ -71,7 +71,7 @@ def draw_blanks(
     number = torch.arange(room, device=length.device)
     drawn = poisson(rng.uniform(f"{tag}.length", key, number), mean, least)  # (B,C)
     before = drawn.cumsum(1) - drawn
-    used = before < noise
+    used = (before < noise) & (number <= (2 * noise.double() / mean).ceil())  # as `capacity`, of the text's own length
     lengths = torch.where(used, torch.minimum(drawn, noise - before), 0)
     filled = used & (lengths > 0)
     spare = lengths.sum(1, keepdim=True) - filled.sum(1, keepdim=True)  # empty spans that are allowed
