@@ -18,6 +18,7 @@ from encdec_train.types import Attend, Layer, Mismatch, Spec, Tokens
 
 @dataclass(kw_only=True)
 class TransformerConfig(BlockConfig):
+    causal: bool = False  # a site reads only itself and those before it, whatever the plan says
     prefix: int = 0  # class and register tokens put before the sites
     init_std: float | None = None  # of linear weights; none: Xavier uniform, or by fan-in
     final_dropout: float = 0.0  # after the last norm (T5)
@@ -62,6 +63,8 @@ class Transformer(nn.Module):
 
     def forward(self, tokens: Tokens, attend: Attend | None = None) -> Tokens:
         x, prefix = self.project(tokens.x), tokens.prefix + self.config.prefix
+        if self.config.causal:
+            attend = Attend(causal=True) if attend is None else replace(attend, causal=True)
         if self.tokens is not None:
             x = torch.cat([self.tokens.to(x.dtype).expand(x.shape[0], -1, -1), x], 1)
         bias = None if self.bias is None else self.bias(tokens.sites)

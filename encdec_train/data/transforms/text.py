@@ -16,6 +16,7 @@ from encdec_train.data.columns import content_column
 from encdec_train.data.config import DataConfig
 from encdec_train.data.example import Example, Row
 from encdec_train.data.packing import pack, shuffled
+from encdec_train.data.sentences import Ends, sentence_of
 from encdec_train.data.tokenizers import TokenizerKind, load, read_vocabulary, save, train, vocabulary
 from encdec_train.data.tokens import Documents, TokenRows, digest, encode, texts
 from encdec_train.data.transform import Drawing, Transform
@@ -48,6 +49,7 @@ class TextConfig:
     bos: bool = True  # begin every document with [CLS] or <s>
     bos_rows: bool = False  # joined documents: it begins the rows instead (RoBERTa)
     eos: bool = True  # end it with [SEP] or </s>
+    sentences: bool = False  # tell corruptions which sentence a token belongs to
     seed: int = 0  # of the order in which documents are packed or joined
     cache: str | None = None  # folder that keeps encoded texts from run to run; none: encoded anew
 
@@ -91,6 +93,7 @@ class Text(Transform):
         self._vocabulary: Vocabulary | None = None
         self._tokenizer: Tokenizer | None = None
         self._documents: dict[str, Documents] = {}
+        self._ends: Ends | None = None
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -128,6 +131,7 @@ class Text(Transform):
                 length=config.length if even else 0,
                 max_len=config.length if joined else config.document,
                 vocabulary=known,
+                groups=config.sentences,
             )
         }
 
@@ -152,6 +156,8 @@ class Text(Transform):
             save(tokenizer, file)
         tokenizer.encode_special_tokens = True  # "[MASK]" in a text is text
         self._tokenizer = tokenizer
+        if config.sentences:
+            self._ends = Ends.of(tokenizer, found)
 
     def _sample(self, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         if not len(rows):
@@ -232,6 +238,7 @@ class Text(Transform):
                 values=ids,
                 sample=sample if clean else key,
                 fixed=self._fixed(ids),
+                group=None if self._ends is None else sentence_of(ids, self._ends),
                 max_len=self.config.length if layout is Layout.joined else self.config.document,
             )
         }
@@ -241,13 +248,15 @@ class Text(Transform):
         n = self.config.length
         ids = torch.full((n,), self.vocabulary.pad, dtype=torch.int64)
         doc = torch.full((n,), -1, dtype=torch.int64)
-        sample, place = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.int64)
+        sample, place, group = (torch.zeros(n, dtype=torch.int64) for _ in range(3))
         segments, at = [], 0
         for number, (tokens, key) in enumerate(item):
             document = self._document(tokens)
             here = slice(at, at + len(document))
             ids[here], doc[here], sample[here] = document, number, key
             place[here] = torch.arange(len(document))
+            if self._ends is not None:
+                group[here] = sentence_of(document, self._ends)
             segments.append(len(document))
             at += len(document)
         place[at:] = torch.arange(n - at) % self.config.document  # within the table of positions
@@ -257,6 +266,7 @@ class Text(Transform):
             place=place,
             fixed=self._fixed(ids),
             doc=doc,
+            group=None if self._ends is None else group,
             segments=[*segments, n - at],
             max_len=self.config.document,
         )
