@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from encdec_train.build import check, compute_terms, dry_run, make_parts, make_transform
-from encdec_train.config import PathConfig, StageConfig, TeacherConfig, in_order
+from encdec_train.config import PathConfig, StageConfig, TeacherConfig
 from encdec_train.data.loader import StepSampler
 from encdec_train.heads.linear import Linear
 from encdec_train.launch import compose
@@ -171,10 +171,3 @@ def test_unknown_path_and_part_are_named_together():
         check(config, make_transform(config).specs())
     assert "there is no path 'mian' (did you mean 'main'?)" in str(error.value)
     assert "there is no encoder 'min' (did you mean 'main'?)" in str(error.value)
-
-
-def test_stages_follow_each_other_as_they_say():
-    stages = {"main": StageConfig(after="first"), "first": StageConfig(), "last": StageConfig(after="main")}
-    assert list(in_order(stages)) == ["first", "main", "last"]
-    with pytest.raises(Mismatch, match="'main' is no stage that could come before it"):
-        in_order({"main": StageConfig(after="main")})

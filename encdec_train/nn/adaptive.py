@@ -59,13 +59,20 @@ class AdaptiveNorm(nn.Module):
 class AdaptiveBlock(nn.Module):
     """Self-attention and feed-forward, each with an adaptive norm and a gate; as it starts it is the identity."""
 
-    def __init__(self, config: BlockConfig) -> None:
+    def __init__(self, config: BlockConfig, *, index: int = 0) -> None:
         super().__init__()
         width = config.width
-        self.attention = Attention(config)
+        self.attention = Attention(config, index=index)
         self.norm = AdaptiveNorm(width, config.eps)
-        hidden, drop = config.hidden or 4 * width, config.hidden_dropout
-        self.mlp = Mlp(width, hidden, config.activation, gated=config.gated, bias=config.bias, dropout=drop)
+        self.mlp = Mlp(
+            width,
+            config.hidden or 4 * width,
+            config.activation,
+            gated=config.gated,
+            bias=config.bias,
+            dropout=config.hidden_dropout,
+            up_bias=config.up_bias,
+        )
         self.mlp_norm = AdaptiveNorm(width, config.eps)
         self.gates = nn.Linear(width, 2 * width)
 

@@ -18,7 +18,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from encdec_train.config import NAMED, SINGLE, TrainConfig, in_order
+from encdec_train.config import NAMED, SINGLE, TrainConfig
 from encdec_train.registry import Registry
 from encdec_train.train.checkpoint import write_text
 from encdec_train.types import Mismatch
@@ -89,7 +89,6 @@ def load(path: Path) -> TrainConfig:
         for noun in SINGLE:
             plain[noun] = _typed(noun, plain[noun])
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainConfig), plain))
-        config.stage = in_order(config.stage)  # type: ignore[union-attr]
     except (OSError, KeyError, TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
         raise Mismatch(f"{path}: not a configuration of this version ({error})") from error
     except OmegaConfBaseException as error:
