@@ -31,9 +31,7 @@ class MaskTokensConfig(BlockConfig):
             raise Mismatch(f"decoder 'mask_tokens' fills dropped sites, its memory has {given}")
         if not sites.coords:
             raise Mismatch("decoder 'mask_tokens' needs coordinates, the view has none")
-        placed = [name for name in ("windows", "rotary", "slopes", "relative") if getattr(self, name)]
-        if placed:  # its sites are out of order, and only their coordinates say where they stand
-            raise Mismatch(f"decoder 'mask_tokens' reads coordinates, not places: it has no {', '.join(placed)}")
+        self.check_unplaced("decoder 'mask_tokens'")
         if inputs is not None:
             raise Mismatch("decoder 'mask_tokens' takes no inputs of its own")
         return replace(memory, width=self.width, rows="predicted", length=sites.length - memory.length)

@@ -132,6 +132,8 @@ class Text(Transform):
                 max_len=config.length if joined else config.document,
                 vocabulary=known,
                 groups=config.sentences,
+                docs=config.layout is Layout.packed,
+                fixed=config.bos or config.eos,
             )
         }
 
