@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from tokenizers import Tokenizer
 
 from encdec_train.data.columns import content_column
@@ -47,6 +48,7 @@ class TextConfig:
     cut: bool = True  # longer documents become several; else only their beginning is kept
     bos: bool = True  # begin every document with [CLS] or <s>
     bos_rows: bool = False  # joined documents: it begins the rows instead (RoBERTa)
+    sentences: bool = False  # joined documents: rows end with a sentence, a line or a document, and are filled up
     eos: bool = True  # end it with [SEP] or </s>
     seed: int = 0  # of the order in which documents are packed or joined
     cache: str | None = None  # folder that keeps encoded texts from run to run; none: encoded anew
@@ -72,6 +74,8 @@ class TextConfig:
             raise Mismatch(f"transform 'text'.min_document: {self.min_document} is below 1")
         if self.bos_rows and not (self.bos and self.layout is Layout.joined):
             raise Mismatch("transform 'text'.bos_rows: only rows of joined documents, with bos=true, can begin so")
+        if self.sentences and (self.layout is not Layout.joined or self.kind is TokenizerKind.wordpiece):
+            raise Mismatch("transform 'text'.sentences: only joined documents, in pieces that keep spaces, end so")
         if self.tokenizer is None and self.vocabulary is None:
             raise Mismatch("transform 'text'.vocabulary: give a size, or a tokenizer to take it from")
 
@@ -202,7 +206,7 @@ class Text(Transform):
         return (documents.bounds[:-1][owner] + offset)[kept], length[kept]
 
     def _joined(self, documents: Documents) -> TokenRows:
-        """One stream of the shuffled documents, in full rows; what is left at the end is dropped."""
+        """One stream of the shuffled documents, cut into rows; what is left at the end is dropped."""
         config, known = self.config, self.vocabulary
         bos = [known.bos] if config.bos and not config.bos_rows else []
         eos = [known.eos] if config.eos else []
@@ -213,25 +217,32 @@ class Text(Transform):
             if b - a >= config.min_document:
                 pieces += [bos, documents.tokens[a:b], eos]
         stream = np.concatenate([np.zeros(0, np.int32), *(np.asarray(piece, np.int32) for piece in pieces)])
-        rows = len(stream) // body
-        if not rows:
+        if len(stream) < body:
             raise ValueError(f"transform 'text': {len(stream)} tokens do not fill one row of length={config.length}")
+        cuts = np.arange(0, len(stream) + 1, body)
+        if config.sentences:
+            cuts = cut_rows(sentence_ends(stream, self.tokenizer, known.eos), len(stream), body)
         if config.bos_rows:
-            stream = np.insert(stream[: rows * body], np.arange(rows) * body, known.bos)
-        start = np.arange(rows, dtype=np.int64) * config.length
-        return _single(stream, start, np.full(rows, config.length, np.int64))
+            stream = np.insert(stream[: cuts[-1]], cuts[:-1], known.bos)
+            cuts = cuts + np.arange(len(cuts))
+        return _single(stream, cuts[:-1], np.diff(cuts))
 
     def __call__(self, item: list[tuple[np.ndarray, int]], sample: int, rng: Rng, *, clean: bool) -> Row:
         layout = Layout.padded if clean else self.config.layout
         if layout is Layout.packed:
             return {"text": self._packed(item)}
         tokens, key = item[0]
+        valid = None
         ids = torch.from_numpy(tokens.astype(np.int64)) if layout is Layout.joined else self._document(tokens)
+        if layout is Layout.joined and self.config.sentences:
+            valid = torch.arange(self.config.length) < len(ids)
+            ids = F.pad(ids, (0, self.config.length - len(ids)), value=self.vocabulary.pad)
         return {
             "text": Example(
                 values=ids,
                 sample=sample if clean else key,
                 fixed=self._fixed(ids),
+                valid=valid,
                 max_len=self.config.length if layout is Layout.joined else self.config.document,
             )
         }
@@ -289,6 +300,27 @@ class Text(Transform):
             "vocabulary": vars(self.vocabulary),
             "tokenizer": "tokenizer.json",
         }
+
+
+def sentence_ends(stream: np.ndarray, tokenizer: Tokenizer, eos: int) -> np.ndarray:
+    """(E,) int64 places after which a row may end: a line, a document, or a full stop before a space."""
+    pieces = [tokenizer.decode([i], skip_special_tokens=False) for i in range(int(stream.max()) + 1)]
+    lines = np.array([piece.endswith("\n") for piece in pieces])
+    stops = np.array([piece.endswith((".", "!", "?")) for piece in pieces])
+    spaces = np.array([piece[:1].isspace() for piece in pieces])
+    lines[eos] = True
+    ends = lines[stream[:-1]] | (stops[stream[:-1]] & spaces[stream[1:]])
+    return np.flatnonzero(ends) + 1
+
+
+def cut_rows(ends: np.ndarray, total: int, body: int) -> np.ndarray:
+    """(R+1,) int64 bounds of rows of at most `body` tokens: the last end that fits, or wherever a row is full."""
+    cuts = [0]
+    while cuts[-1] + body <= total:
+        last = cuts[-1] + body
+        found = np.searchsorted(ends, last, side="right") - 1
+        cuts.append(int(ends[found]) if found >= 0 and ends[found] > cuts[-1] else last)
+    return np.array(cuts, dtype=np.int64)
 
 
 def _single(tokens: np.ndarray, start: np.ndarray, length: np.ndarray) -> TokenRows:
