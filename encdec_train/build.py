@@ -7,38 +7,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from encdec_train.config import PathConfig, TrainConfig
+from encdec_train.config import PathConfig, TrainConfig, override
 from encdec_train.data.transform import Transform
 from encdec_train.registry import Registry, did_you_mean
 from encdec_train.registry import transforms as transform_registry
 from encdec_train.rng import Rng
 from encdec_train.step import Parts, Step
 from encdec_train.types import Batch, Mismatch, Path, Sites, Spec, Term, Units
+from encdec_train.wiring import PartOf, Wiring
 
 OPTIONAL = ("corruption", "bottleneck", "decoder")  # `main` of these may be absent
-
-
-@dataclass(kw_only=True)
-class Wiring:
-    """What the integer check found: who reads what, as specs by `noun.name`."""
-
-    views: dict[str, Spec]
-    paths: dict[str, Path]
-    inputs: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # constructor arguments after the config
-    outputs: dict[str, Spec] = field(default_factory=dict)  # of parts and of paths (`path.<name>`)
-    problems: list[str] = field(default_factory=list)
-
-    def problem(self, where: str, text: object) -> None:
-        line = f"{where}: {text}"
-        if line not in self.problems:
-            self.problems.append(line)
 
 
 def make_transform(config: TrainConfig) -> Transform:
@@ -75,38 +60,32 @@ def check(config: TrainConfig, views: dict[str, Spec]) -> Wiring:
     Raises:
         Mismatch: every fault, one line each.
     """
-    wiring = Wiring(views=dict(views), paths=resolve_paths(config, views))
+    wiring = Wiring(config=config, views=dict(views), paths=resolve_paths(config, views))
     for name, path in wiring.paths.items():
         _check_path(config, wiring, name, path)
     for name, objective in config.objective.items():
-        _check_objective(config, wiring, name, objective)
+        try:
+            objective.check(wiring, f"objective.{name}")
+        except Mismatch as mismatch:
+            wiring.problem(f"objective.{name}", mismatch)
     if not config.objective:
         wiring.problem("objective", "there is none to train")
+    for name, teacher in config.teacher.items():
+        _check_parts(config, wiring, f"teacher.{name}.parts", teacher.parts)
+        if teacher.stage is not None and teacher.stage not in config.stage:
+            have = ", ".join(config.stage)
+            wiring.problem(f"teacher.{name}", f"there is no stage '{teacher.stage}'; there is: {have}")
+    for name, encoder in config.encoder.items():
+        layers = wiring.outputs[f"encoder.{name}"].layers if f"encoder.{name}" in wiring.outputs else None
+        beyond = [layer for layer in getattr(encoder, "emit", []) if layers is not None and layer >= len(layers)]
+        if beyond:
+            wiring.problem(f"encoder.{name}.emit", f"{beyond} is outside of {len(layers or ())} layers")
     _check_stages(config, wiring)
+    for name, values in config.phase.items():
+        _check_optim(config, wiring, f"phase.{name}", values)
     if wiring.problems:
         raise Mismatch("\n".join(wiring.problems))
     return wiring
-
-
-def _find(config: TrainConfig, wiring: Wiring, where: str, noun: str, name: str) -> Any | None:
-    """The config of a part, or None and a problem."""
-    parts = getattr(config, noun)
-    if name not in parts:
-        have = ", ".join(parts) or "none"
-        wiring.problem(where, f"there is no {noun} '{name}'{did_you_mean(name, parts)}; there is: {have}")
-        return None
-    return parts[name]
-
-
-def _accept(wiring: Wiring, key: str, arguments: tuple[Any, ...], output: Spec) -> Spec:
-    """Remember what a part is built from; one part that is given two different things does not fit."""
-    if key in wiring.inputs and wiring.inputs[key] != arguments:
-        for old, new in zip(wiring.inputs[key], arguments, strict=True):
-            if isinstance(old, Spec) and isinstance(new, Spec) and old.width != new.width:
-                wiring.problem(key, f"is given vectors of width {old.width} and of width {new.width}")
-    wiring.inputs.setdefault(key, arguments)
-    wiring.outputs.setdefault(key, output)
-    return output
 
 
 def _embedder_width(config: TrainConfig, embedder: str) -> int | None:
@@ -133,40 +112,21 @@ def _check_path(config: TrainConfig, wiring: Wiring, name: str, path: Path) -> N
     ):
         if part is not None and spec is not None:
             read = sites if noun == "corruption" else spec
-            spec = _through(config, wiring, where, noun, part, (read,), read)
+            spec = wiring.through(where, noun, part, (read,), read)
     if path.reply and not getattr(config.corruption.get(path.corruption or ""), "replies", False):
         wiring.problem(where, f"corruption '{path.corruption}' gives no reply for a decoder")
+    if path.teacher is not None and path.teacher not in config.teacher:
+        have = ", ".join(config.teacher) or "none"
+        wiring.problem(where, f"there is no teacher '{path.teacher}'; there is: {have}")
     if spec is not None:
         wiring.outputs[f"sites.{name}"], wiring.outputs[where] = sites, spec
-
-
-def _through(
-    config: TrainConfig,
-    wiring: Wiring,
-    where: str,
-    noun: str,
-    name: str,
-    arguments: tuple[Spec | None, ...],
-    fallback: Spec,
-) -> Spec | None:
-    """What a part makes of its inputs. One that does not fit is a problem, and the rest is checked all the same."""
-    part = _find(config, wiring, where, noun, name)
-    if part is None:
-        return None
-    key = f"{noun}.{name}"
-    try:
-        output = part.spec(*arguments)
-    except Mismatch as mismatch:
-        wiring.problem(key, mismatch)
-        output = replace(fallback, width=getattr(part, "width", None) or fallback.width)
-    return _accept(wiring, key, arguments, output)
 
 
 def _view(config: TrainConfig, wiring: Wiring, where: str, view: str) -> Spec | None:
     if view in config.derive and view not in wiring.views:
         source = wiring.outputs.get(f"path.{config.derive[view]}")
         if source is not None:
-            wiring.views[view] = replace(source, kind="values", raw=None)
+            wiring.views[view] = replace(source, kind="values", raw=None, layers=())
     if view not in wiring.views:
         have = ", ".join(wiring.views)
         wiring.problem(where, f"the data give no view '{view}'{did_you_mean(view, wiring.views)}; views: {have}")
@@ -175,111 +135,48 @@ def _view(config: TrainConfig, wiring: Wiring, where: str, view: str) -> Spec | 
 
 
 def _check_embedder(config: TrainConfig, wiring: Wiring, where: str, path: Path, view: Spec) -> Spec | None:
-    embedder = _find(config, wiring, where, "embedder", path.embedder)
+    embedder = wiring.find(where, "embedder", path.embedder)
     if embedder is None:
         return None
     if getattr(embedder, "width", 0) is None:
         embedder = replace(embedder, width=_embedder_width(config, path.embedder))
         config.embedder[path.embedder] = embedder
     fallback = replace(view, kind="vectors", features=view.width, raw=view)
-    return _through(config, wiring, where, "embedder", path.embedder, (view,), fallback)
-
-
-def _check_objective(config: TrainConfig, wiring: Wiring, name: str, objective: Any) -> None:
-    """Decoder -> head -> loss against the target; or heads and a loss on vectors."""
-    where = f"objective.{name}"
-    used = _paths_of(objective)
-    missing = [path for path in used if path not in wiring.paths]
-    for path in missing:
-        have = ", ".join(wiring.paths)
-        wiring.problem(where, f"there is no path '{path}'{did_you_mean(path, wiring.paths)}; there is: {have}")
-    if not used:
-        wiring.problem(where, "names no path to read")
-    if missing or not used or any(f"path.{path}" not in wiring.outputs for path in used):
-        return
-    try:
-        if hasattr(objective, "left"):
-            _check_agree(config, wiring, where, objective)
-        else:
-            _check_predict(config, wiring, where, objective)
-    except Mismatch as mismatch:
-        wiring.problem(where, mismatch)
-
-
-def _paths_of(objective: Any) -> list[str]:
-    names = [getattr(objective, key, None) for key in ("memory", "inputs")]
-    names += [*getattr(objective, "left", []), *getattr(objective, "right", [])]
-    return [name for name in names if name]
-
-
-def _check_predict(config: TrainConfig, wiring: Wiring, where: str, objective: Any) -> None:
-    plan_path = objective.inputs or objective.memory
-    sites = wiring.outputs[f"sites.{plan_path}"]
-    path = wiring.paths[plan_path]
-    spec = wiring.outputs[f"path.{objective.memory}"] if objective.memory else None
-    if objective.decoder == "main" and "main" not in config.decoder:
-        objective.decoder = None
-    if objective.decoder is not None:
-        given = wiring.outputs[f"path.{objective.inputs}"] if objective.inputs else None
-        arguments = (spec, given, sites)
-        fallback = replace(sites, rows="predicted")
-        spec = _through(config, wiring, where, "decoder", objective.decoder, arguments, fallback)
-    if spec is None:
-        return
-    if spec.rows in ("kept", "coarse") and path.corruption:
-        wiring.problem(where, f"{spec.rows} sites come back, the corruption predicts others: a decoder is needed")
-    assert sites.raw is not None
-    goal = _through(config, wiring, where, "target", objective.target, (sites,), sites.raw)
-    loss = _find(config, wiring, where, "loss", objective.loss)
-    head = _find(config, wiring, where, "head", objective.head)
-    if goal is None or head is None or loss is None:
-        return
-    tie = _Part("embedder", path.embedder)
-    out = _accept(wiring, f"head.{objective.head}", (spec, goal, tie), head.spec(spec, goal))
-    loss.check(out, goal)
-    _accept(wiring, f"loss.{objective.loss}", (goal,), out)
-
-
-def _check_agree(config: TrainConfig, wiring: Wiring, where: str, objective: Any) -> None:
-    loss = _find(config, wiring, where, "loss", objective.loss)
-    right = objective.right_head or objective.left_head
-    sides = [(path, objective.left_head) for path in objective.left]
-    sides += [(path, right) for path in objective.right]
-    widths: set[int] = set()
-    for name, head_name in sides:
-        head = _find(config, wiring, where, "head", head_name)
-        if head is None or loss is None:
-            return
-        spec = replace(wiring.outputs[f"path.{name}"], rows="one")
-        tie = _Part("embedder", wiring.paths[name].embedder)
-        out = _accept(wiring, f"head.{head_name}", (spec, None, tie), head.spec(spec, None))
-        loss.check(out, None)
-        _accept(wiring, f"loss.{objective.loss}", (None,), out)
-        widths.add(out.width)
-    if len(widths) > 1:
-        wiring.problem(where, f"its two sides have widths {', '.join(map(str, sorted(widths)))}")
+    return wiring.through(where, "embedder", path.embedder, (view,), fallback)
 
 
 def _check_stages(config: TrainConfig, wiring: Wiring) -> None:
     for name, stage in config.stage.items():
+        where = f"stage.{name}"
         if stage.steps < 1:
-            wiring.problem(f"stage.{name}", f"steps: {stage.steps} is below 1")
+            wiring.problem(where, f"steps: {stage.steps} is below 1")
+        _check_optim(config, wiring, f"{where}.overrides", stage.overrides)
         for objective in stage.objectives:
-            _find(config, wiring, f"stage.{name}", "objective", objective)
-        for part in stage.freeze:
-            noun, _, part_name = part.partition(".")
-            if noun not in Registry.all or not hasattr(config, noun):
-                wiring.problem(f"stage.{name}", f"freeze: '{part}' is not noun.name")
-            else:
-                _find(config, wiring, f"stage.{name}", noun, part_name)
+            wiring.find(where, "objective", objective)
+        for key in ("freeze", "reset", "fit"):
+            _check_parts(config, wiring, f"{where}.{key}", getattr(stage, key))
+        for full in stage.fit:
+            noun, _, part = full.partition(".")
+            found = getattr(config, noun, {}).get(part)
+            if found is not None and not hasattr(Registry.all[noun].part(found), "fit"):
+                wiring.problem(f"{where}.fit", f"'{full}' has nothing that is fitted to data")
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A constructor argument that is another part."""
+def _check_optim(config: TrainConfig, wiring: Wiring, where: str, values: dict[str, Any]) -> None:
+    try:
+        override(config.optim, values, where)
+    except Mismatch as mismatch:
+        wiring.problem(where, str(mismatch).removeprefix(f"{where}: "))
 
-    noun: str
-    name: str
+
+def _check_parts(config: TrainConfig, wiring: Wiring, where: str, names: Iterable[str]) -> None:
+    """Full names of parts, `noun.name`."""
+    for full in names:
+        noun, _, part = full.partition(".")
+        if noun not in Registry.all or not hasattr(config, noun):
+            wiring.problem(where, f"'{full}' is not noun.name")
+        else:
+            wiring.find(where, noun, part)
 
 
 def make_parts(config: TrainConfig, wiring: Wiring) -> Parts:
@@ -291,7 +188,7 @@ def make_parts(config: TrainConfig, wiring: Wiring) -> Parts:
         part_config = getattr(config, noun)[name]
         part = Registry.all[noun].part(part_config)
         extra = {"mask": name in replaced} if noun == "embedder" else {}
-        given = [built[a.noun][a.name] if isinstance(a, _Part) else a for a in arguments]
+        given = [built[a.noun][a.name] if isinstance(a, PartOf) else a for a in arguments]
         built.setdefault(noun, {})[name] = part(part_config, *given, **extra)
     for name, objective in config.objective.items():
         part = Registry.all["objective"].part(objective)
@@ -313,12 +210,25 @@ def _replaced_embedders(config: TrainConfig, paths: Iterable[Path]) -> set[str]:
 
 
 def compute_terms(step: Step, objectives: Iterable[str]) -> dict[str, Term]:
-    """All losses of one step, undivided: the objectives', then what the parts brought themselves."""
+    """All losses of one phase, undivided: the objectives', then what the parts brought themselves."""
     terms: dict[str, Term] = {}
     for name in objectives:
         terms.update(step.part("objective", name)(step))
-    terms.update(step.aux)
+    terms.update(step.take_aux())
     return terms
+
+
+def total_loss(terms: dict[str, Term]) -> Tensor:
+    """(): the weighted sum of means."""
+    return torch.stack([term.weight * term.mean for term in terms.values()]).sum()
+
+
+def phases(parts: Parts, objectives: Iterable[str]) -> dict[str, list[str]]:
+    """Objectives by the phase that they belong to, `main` first; every phase has an optimiser of its own."""
+    found: dict[str, list[str]] = {"main": []}
+    for name in objectives:
+        found.setdefault(parts.get("objective", name).phase, []).append(name)
+    return found if found["main"] else {phase: names for phase, names in found.items() if names}
 
 
 @dataclass(kw_only=True)
@@ -326,32 +236,42 @@ class Dry:
     """What one step on the meta device tells."""
 
     parameters: dict[str, int]  # by `noun.name`
-    flops: int  # forward and backward, of `rows` rows
+    flops: int  # forward and backward, of `rows` rows, in the longest stage
     rows: int
-    unused: list[str]  # trainable parameters without a gradient
+    unused: list[str]  # trainable parameters that get a gradient in no stage
+    owned: dict[str, list[str]]  # phases besides `main`: the parameters that they train
 
 
 def dry_run(config: TrainConfig, wiring: Wiring, *, rows: int = 2) -> Dry:
-    """One objective step on the meta device: no memory, no data.
+    """One step of every stage on the meta device: no memory, no data.
 
     Raises:
-        Mismatch: a parameter gets no gradient and no stage declares it unused.
+        Mismatch: a parameter gets no gradient in any stage and none declares it unused.
     """
+    trained: set[str] = set()
+    owned: dict[str, set[str]] = {}
+    flops: dict[int, int] = {}
     with torch.device("meta"):
         parts = make_parts(config, wiring)
-        for name in config.derive.values():
-            _freeze_path(parts, wiring.paths[name])
-        derive = {view: wiring.paths[name] for view, name in config.derive.items()}
-        step = Step(meta_batch(wiring.views, config.derive, rows), parts, Rng(0, 0), derive)
-        with FlopCounterMode(display=False) as counter:
-            terms = compute_terms(step, config.objective)
-            total: Any = sum(term.weight * term.mean for term in terms.values())
-            total.backward()
-    unused = [
-        name.removeprefix("student.")
-        for name, parameter in parts.student.named_parameters()
-        if parameter.requires_grad and parameter.grad is None
-    ]
+        for stage in config.stage.values():
+            freeze(parts, stage.freeze)
+            derive = {view: wiring.paths[name] for view, name in config.derive.items()}
+            step = Step(meta_batch(wiring.views, config.derive, rows), parts, Rng(0, 0), derive)
+            with FlopCounterMode(display=False) as counter:
+                groups = phases(parts, stage.objectives or config.objective)
+                for phase in sorted(groups, key=lambda name: name == "main"):  # who owns what is known before `main`
+                    got = _trained(step.fork({}), groups[phase])
+                    if phase != "main":
+                        owned.setdefault(phase, set()).update(got)
+                        _freeze_names(parts, got)
+                    trained |= got
+            flops[stage.steps] = counter.get_total_flops()
+    stray_phases = [name for name in config.phase if name not in owned]
+    if stray_phases:
+        raise Mismatch(f"phase.{stray_phases[0]}: no objective has this phase; there is: {', '.join(owned) or 'none'}")
+    freeze(parts, [])
+    names = [name.removeprefix("student.") for name, _ in parts.student.named_parameters()]
+    unused = [name for name in names if name not in trained]
     declared = [name for stage in config.stage.values() for name in stage.unused]
     stray = [name for name in unused if not any(name.startswith(prefix) for prefix in declared)]
     if stray:
@@ -359,13 +279,39 @@ def dry_run(config: TrainConfig, wiring: Wiring, *, rows: int = 2) -> Dry:
             f"{len(stray)} parameters get no gradient: {', '.join(stray[:5])}"
             f"{' ...' if len(stray) > 5 else ''} (declare them in stage.unused if that is meant)"
         )
-    return Dry(parameters=count_parameters(parts), flops=counter.get_total_flops(), rows=rows, unused=unused)
+    return Dry(
+        parameters=count_parameters(parts),
+        flops=flops[max(flops)],
+        rows=rows,
+        unused=unused,
+        owned={phase: sorted(found) for phase, found in owned.items()},
+    )
 
 
-def _freeze_path(parts: Parts, path: Path) -> None:
-    for noun, name in (("embedder", path.embedder), ("encoder", path.encoder), ("bottleneck", path.bottleneck)):
-        if name is not None:
-            parts.get(noun, name).requires_grad_(False)
+def _trained(step: Step, objectives: Iterable[str]) -> set[str]:
+    """Names of the parameters that the gradient of these objectives reaches."""
+    loss = total_loss(compute_terms(step, objectives))
+    if not loss.requires_grad:
+        raise Mismatch(f"objective {', '.join(objectives)}: nothing that is trained is read (all its parts are frozen)")
+    loss.backward()
+    found = {name for name, parameter in step.parts.student.named_parameters() if parameter.grad is not None}
+    step.parts.zero_grad(set_to_none=True)
+    return found
+
+
+def _freeze_names(parts: Parts, names: set[str]) -> None:
+    for name, parameter in parts.student.named_parameters():
+        if name in names:
+            parameter.requires_grad_(False)
+
+
+def freeze(parts: Parts, names: Iterable[str]) -> None:
+    """Parts `noun.name` without gradient and in eval mode; all others train."""
+    frozen = set(names)
+    for noun, named in parts.student.items():
+        for name, part in named.items():  # type: ignore[operator, union-attr]
+            part.frozen = f"{noun}.{name}" in frozen
+            part.requires_grad_(not part.frozen)
 
 
 def count_parameters(parts: Parts) -> dict[str, int]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from encdec_train.registry import Registry, did_you_mean, discover
 from encdec_train.types import Mismatch
@@ -46,6 +47,7 @@ class TeacherConfig:
     parts: list[str] = field(default_factory=list)  # `noun.name`; empty: all embedders, encoders and heads
     momentum: float = 0.996
     momentum_end: float | None = None  # reached on a cosine at the end; none: constant
+    stage: str | None = None  # the copies are taken anew when this stage begins; none: only at the start of the run
 
 
 @dataclass(kw_only=True)
@@ -53,6 +55,8 @@ class StageConfig:
     steps: int = 300
     objectives: list[str] = field(default_factory=list)  # active ones; empty: all
     freeze: list[str] = field(default_factory=list)  # parts `noun.name` without gradient, in eval mode
+    reset: list[str] = field(default_factory=list)  # parts that begin this stage with fresh weights
+    fit: list[str] = field(default_factory=list)  # parts that are fitted to the training rows before it begins
     unused: list[str] = field(default_factory=list)  # parameters that are declared to get no gradient
     overrides: dict[str, Any] = field(default_factory=dict)  # optim.* values of this stage
 
@@ -185,6 +189,7 @@ class TrainConfig:
     teacher: dict[str, TeacherConfig] = field(default_factory=dict)
     stage: dict[str, StageConfig] = field(default_factory=lambda: {"main": StageConfig()})
     optim: Any = None
+    phase: dict[str, dict[str, Any]] = field(default_factory=dict)  # optim.* values of a phase besides `main`
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -256,8 +261,23 @@ def to_config(composed: DictConfig, recipe: str | None = None) -> TrainConfig:
     return config
 
 
+def override(part: Any, values: dict[str, Any], where: str) -> Any:
+    """The same dataclass with some values changed, typed as from YAML.
+
+    Raises:
+        Mismatch: a key that it does not have, or a value of the wrong type.
+    """
+    if not values:
+        return part
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(part), values))
+    except OmegaConfBaseException as error:
+        raise Mismatch(f"{where}: {str(error).splitlines()[0]}") from error
+
+
 def expand_overrides(overrides: Sequence[str]) -> list[str]:
-    """Short forms: `encoder.depth=6` is `encoder.main.depth=6`, and `decoder=null` is `~decoder`.
+    """Short forms: `encoder.depth=6` is `encoder.main.depth=6`, `decoder=null` is `~decoder`, and a path, teacher or
+    stage is given whole, `path.real={view: image, embedder: raw}`, whether it exists already or not.
 
     Raises:
         Mismatch: a key that no part of the noun has.
@@ -269,6 +289,8 @@ def _expand(override: str) -> str:
     key, equals, value = override.partition("=")
     sign = key[: len(key) - len(key.lstrip("+~"))]
     noun, dot, rest = key[len(sign) :].partition(".")
+    if noun in ("path", "teacher", "stage", "phase") and rest and "." not in rest and value.startswith("{"):
+        return f"+{noun}={{{rest}: {value}}}"  # Hydra takes a new typed entry only as a part of its dict
     registry = Registry.all.get(noun)
     if registry is None or not registry.named or not equals:
         return override

@@ -7,7 +7,7 @@ The memo keeps all activations until the one backward pass; that is the price of
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from encdec_train.rng import Rng
-from encdec_train.types import Batch, Path, Plan, Sites, Term, Tokens, Units
+from encdec_train.types import Batch, Path, Plan, Reading, Sites, Term, Tokens, Units
 
 
 class Parts(nn.Module):
@@ -45,6 +45,10 @@ class Parts(nn.Module):
         copies = copy.deepcopy(chosen)
         self.teachers[teacher] = nn.ModuleDict({noun: nn.ModuleDict(named) for noun, named in copies.items()})
         self.teachers[teacher].requires_grad_(False).eval()
+
+    def refresh_teacher(self, teacher: str) -> None:
+        """Teacher <- student, buffers too."""
+        self.update_teacher(teacher, 0.0)
 
     def train(self, mode: bool = True) -> Parts:
         """Teachers stay in eval mode, and so do frozen parts (their dropout and running statistics too)."""
@@ -99,6 +103,26 @@ class Step:
         """A part's own loss. Counted once, and only where gradients flow."""
         if torch.is_grad_enabled():
             self.aux[name] = term
+
+    def take_aux(self) -> dict[str, Term]:
+        """The parts' own losses so far; each is handed out once."""
+        taken, self.aux = self.aux, {}
+        return taken
+
+    def fork(self, views: Batch) -> Step:
+        """The same step with other contents of some views, and a memo of its own."""
+        return Step({**self.batch, **views}, self.parts, self.rng, self.derive)
+
+    def project(self, x: Tensor, heads: Sequence[str], teacher: str | None = None) -> Tensor:
+        """Rows through a chain of heads."""
+        for name in heads:
+            x = self.part("head", name, teacher)(x)
+        return x
+
+    @torch.no_grad()
+    def read(self, reading: Reading) -> Tokens:
+        """The end of a path that a target reads: what is learned from, and gets no gradient."""
+        return self.tokens(reading.path)
 
     def units(self, view: str) -> Units:
         """The view as the data gave it, or as a frozen path derives it."""

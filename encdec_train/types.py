@@ -11,7 +11,7 @@ A `None` field means the simple case: all valid, nothing fixed, one document per
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
@@ -145,6 +145,26 @@ class Goal:
     negatives: Tensor | None = None  # (M,Q) int64 into the M rows; a row's own index = none
 
 
+def shares(goal: Goal) -> Tensor:
+    """(M,) float64: the share of each row in a weighted mean."""
+    weight = torch.ones(len(goal.values), device=goal.values.device) if goal.weight is None else goal.weight
+    return weight.double() / weight.double().sum()
+
+
+def join_goals(goals: Sequence[Goal]) -> Goal:
+    """The rows of several goals in one; negatives keep pointing at their own."""
+    ends = [0]
+    for goal in goals:
+        ends.append(ends[-1] + len(goal.values))
+    weights = [torch.ones(len(g.values), device=g.values.device) if g.weight is None else g.weight for g in goals]
+    negatives = [g.negatives + start for g, start in zip(goals, ends, strict=False) if g.negatives is not None]
+    return Goal(
+        values=torch.cat([goal.values for goal in goals]),
+        weight=torch.cat(weights),
+        negatives=torch.cat(negatives) if negatives else None,
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Term:
     """A mean that is not divided yet, so that ranks with different counts agree on the global mean."""
@@ -187,6 +207,14 @@ class Vocabulary:
     specials: int = 0  # ids below this are special and never drawn as random replacements
 
 
+@dataclass(frozen=True)
+class Layer:
+    """One hidden state of an encoder, as integers."""
+
+    width: int
+    grid: tuple[int, ...] | None = None  # None = as in what it read
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spec:
     """What flows between two parts, as integers: checked before any data is touched."""
@@ -200,10 +228,21 @@ class Spec:
     edges: bool = False
     prefix: int = 0
     features: int = 0  # width of the embedder's content before projection
+    layers: tuple[Layer, ...] = ()  # hidden states that the encoder can hand out, first to last
+    codes: int = 0  # entries of the quantiser that gave `Tokens.codes`; 0 = none
     rows: Literal["all", "kept", "coarse", "one", "predicted"] = "all"  # which sites come back
     crops: int = 1
     vocabulary: Vocabulary | None = None
     raw: Spec | None = None  # the view that an embedder read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """A path that a target reads besides the plan, and the heads that its rows go through."""
+
+    path: Path
+    spec: Spec  # of what comes out
+    heads: tuple[str, ...] = ()
 
 
 class Mismatch(ValueError):

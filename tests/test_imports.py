@@ -25,6 +25,7 @@ LAYERS = (
     ("nn",),
     ("step",),
     COMPONENTS,
+    ("wiring",),
     ("objectives",),
     ("config", "recipes_source"),
     ("build",),

@@ -20,7 +20,7 @@ from encdec_train.nn.graph import (
     run_layers,
 )
 from encdec_train.registry import encoders
-from encdec_train.types import Attend, Mismatch, Spec, Tokens
+from encdec_train.types import Attend, Layer, Mismatch, Spec, Tokens
 
 
 @dataclass(kw_only=True)
@@ -43,10 +43,7 @@ class GatConfig:
         check_ranges(part, least={"width": self.width, "depth": self.depth, "heads": self.heads}, shares=shares)
         if self.width % self.heads:
             raise Mismatch(f"{part}: width {self.width} does not divide into {self.heads} heads")
-        beyond = [layer for layer in self.emit if not 0 <= layer < self.depth]
-        if beyond:
-            raise Mismatch(f"{part}.emit: {beyond} outside of {self.depth} layers")
-        return replace(upstream, width=self.width)
+        return replace(upstream, width=self.width, layers=(Layer(self.width),) * self.depth)
 
 
 @encoders.register("gat", GatConfig)

@@ -20,7 +20,7 @@ from encdec_train.nn.graph import (
     run_layers,
 )
 from encdec_train.registry import encoders
-from encdec_train.types import Attend, Mismatch, Spec, Tokens
+from encdec_train.types import Attend, Layer, Spec, Tokens
 
 
 @dataclass(kw_only=True)
@@ -39,10 +39,7 @@ class GinConfig:
         part = "encoder 'gin'"
         check_graph(part, upstream)
         check_ranges(part, least={"width": self.width, "depth": self.depth}, shares={"dropout": self.dropout})
-        beyond = [layer for layer in self.emit if not 0 <= layer < self.depth]
-        if beyond:
-            raise Mismatch(f"{part}.emit: {beyond} outside of {self.depth} layers")
-        return replace(upstream, width=self.width)
+        return replace(upstream, width=self.width, layers=(Layer(self.width),) * self.depth)
 
 
 @encoders.register("gin", GinConfig)

@@ -6,6 +6,7 @@ timm and SimCLR. The small stem is for pictures of 32 x 32 (Chen et al. 2020, ar
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import pairwise
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encdec_train.registry import encoders
-from encdec_train.types import Attend, Mismatch, Sites, Spec, Tokens
+from encdec_train.types import Attend, Layer, Mismatch, Sites, Spec, Tokens
 
 
 class ResidualBlock(Enum):
@@ -59,12 +60,15 @@ class ResNetConfig:
         """D: channels that leave the last stage."""
         return self.widths[-1]
 
-    def coarse(self, grid: tuple[int, ...]) -> tuple[int, ...]:
-        """The lattice after all strides; each of them halves and rounds up."""
-        strides = len(self.layers) - 1 + (2 if self.stem is Stem.imagenet else 0)
-        for _ in range(strides):
-            grid = tuple((side + 1) // 2 for side in grid)
-        return grid
+    def grids(self, grid: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """The lattice after each stage; every stride halves and rounds up."""
+        found = []
+        for stage in range(len(self.layers)):
+            strides = 1 if stage else 2 if self.stem is Stem.imagenet else 0
+            for _ in range(strides):
+                grid = tuple((side + 1) // 2 for side in grid)
+            found.append(grid)
+        return found
 
     def spec(self, upstream: Spec) -> Spec:
         self._check()
@@ -75,9 +79,10 @@ class ResNetConfig:
             raise Mismatch(f"encoder 'resnet' needs a full lattice of two dimensions, it is given {given}")
         if upstream.prefix:
             raise Mismatch(f"encoder 'resnet' takes no prefix tokens, it is given {upstream.prefix}")
-        h, w = self.coarse(upstream.grid)
-        left = replace(upstream, rows="coarse", length=h * w, grid=(h, w), coords=0, edges=False)
-        return replace(left, width=self.width)
+        grids = self.grids(upstream.grid)
+        layers = tuple(Layer(width, grid) for width, grid in zip(self.widths, grids, strict=True))
+        left = replace(upstream, rows="coarse", length=math.prod(grids[-1]), grid=grids[-1], coords=0, edges=False)
+        return replace(left, width=self.width, layers=layers)
 
     def _check(self) -> None:
         if not self.layers or min(self.layers) < 1:
@@ -85,9 +90,6 @@ class ResNetConfig:
         for name in ("channels", "multiplier"):
             if getattr(self, name) < 1:
                 raise Mismatch(f"encoder 'resnet'.{name}: {getattr(self, name)} is below 1")
-        beyond = [stage for stage in self.emit if not 0 <= stage < len(self.layers)]
-        if beyond:
-            raise Mismatch(f"encoder 'resnet'.emit: {beyond} outside of {len(self.layers)} stages")
 
 
 class Block(nn.Module):

@@ -15,7 +15,7 @@ from encdec_train.nn.norm import make_norm
 from encdec_train.nn.position import RelativeBias
 from encdec_train.nn.transformer import Block, BlockConfig, init_blocks
 from encdec_train.registry import encoders
-from encdec_train.types import Attend, Mismatch, Spec, Tokens
+from encdec_train.types import Attend, Layer, Mismatch, Spec, Tokens
 
 
 @dataclass(kw_only=True)
@@ -32,10 +32,8 @@ class TransformerConfig(BlockConfig):
             raise Mismatch(f"encoder 'transformer' needs vectors, it is given {upstream.kind}")
         if not 0 <= self.layer_drop < 1:
             raise Mismatch(f"encoder 'transformer'.layer_drop: {self.layer_drop} is not in [0, 1)")
-        beyond = [layer for layer in self.emit if not 0 <= layer < self.depth]
-        if beyond:
-            raise Mismatch(f"encoder 'transformer'.emit: {beyond} outside of {self.depth} blocks")
-        return replace(upstream, width=self.width, prefix=upstream.prefix + self.prefix, edges=False)
+        layers = (Layer(self.width),) * self.depth
+        return replace(upstream, width=self.width, prefix=upstream.prefix + self.prefix, edges=False, layers=layers)
 
 
 @encoders.register("transformer", TransformerConfig)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encdec_train.registry import losses
-from encdec_train.types import Goal, Mismatch, Spec
+from encdec_train.types import Goal, Mismatch, Spec, shares
 
 
 @dataclass(kw_only=True)
@@ -35,6 +35,13 @@ class Contrastive(nn.Module):
     def __init__(self, config: ContrastiveConfig, goal: Spec | None) -> None:
         super().__init__()
         self.temperature = config.temperature
+
+    def trivial(self, goal: Goal) -> tuple[str, Tensor]:
+        """Of scores that are all equal."""
+        assert goal.negatives is not None
+        own = torch.arange(len(goal.values), device=goal.values.device)[:, None]
+        candidates = 1 + (goal.negatives != own).sum(1)
+        return "uniform", (candidates.double().log() * shares(goal)).sum()
 
     def forward(self, prediction: Tensor, goal: Goal) -> Tensor:
         if goal.negatives is None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encdec_train.registry import losses
-from encdec_train.types import Goal, Mismatch, Spec
+from encdec_train.types import Goal, Mismatch, Spec, shares
 
 
 @dataclass(kw_only=True)
@@ -34,6 +34,12 @@ class CrossEntropy(nn.Module):
     def __init__(self, config: CrossEntropyConfig, goal: Spec | None) -> None:
         super().__init__()
         self.smoothing, self.z = config.smoothing, config.z
+
+    def trivial(self, goal: Goal) -> tuple[str, Tensor]:
+        """Of the frequencies of the ids, whatever stands around them: the unigram entropy."""
+        share = shares(goal)
+        counts = share.new_zeros(int(goal.values.max()) + 1).index_add(0, goal.values, share)
+        return "unigram", -(counts * counts.clamp_min(1e-300).log()).sum()
 
     def forward(self, prediction: Tensor, goal: Goal) -> Tensor:
         scores = prediction.float()

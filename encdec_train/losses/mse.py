@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from encdec_train.registry import losses
-from encdec_train.types import Goal, Mismatch, Spec
+from encdec_train.types import Goal, Mismatch, Spec, shares
 
 
 @dataclass(kw_only=True)
@@ -25,6 +25,12 @@ class Mse(nn.Module):
 
     def __init__(self, config: MseConfig, goal: Spec | None) -> None:
         super().__init__()
+
+    def trivial(self, goal: Goal) -> tuple[str, Tensor]:
+        """Of the mean of all targets."""
+        values, share = goal.values.double(), shares(goal)[:, None]
+        mean = (values * share).sum(0)
+        return "mean", ((values - mean).square() * share).sum(0).mean()
 
     def forward(self, prediction: Tensor, goal: Goal) -> Tensor:
         return (prediction.float() - goal.values.float()).square().mean(-1)

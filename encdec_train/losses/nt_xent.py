@@ -38,13 +38,13 @@ class NtXent(nn.Module):
         super().__init__()
         self.temperature = config.temperature
 
-    def forward(self, left: list[Tensor], right: list[Tensor], *, same: bool) -> Term:
-        """The sum over this rank's V * B vectors, V crops of B pictures.
+    def forward(self, left: list[Tensor], right: list[Tensor], *, pairs: list[tuple[int, int]]) -> Term:
+        """The sum over this rank's V * B vectors, V crops of B pictures. All crops of a picture are partners.
 
         Raises:
             ValueError: there is one crop only, so nothing to agree with.
         """
-        crops = left if same else left + right
+        crops = left if right is left else left + right
         if len(crops) < 2:
             raise ValueError("loss 'nt_xent' needs two crops or paths to compare, it is given one")
         z = F.normalize(torch.stack(crops, 1).float(), dim=-1)  # (B,V,C)

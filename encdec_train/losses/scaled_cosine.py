@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encdec_train.registry import losses
-from encdec_train.types import Goal, Mismatch, Spec
+from encdec_train.types import Goal, Mismatch, Spec, shares
 
 
 @dataclass(kw_only=True)
@@ -36,6 +36,12 @@ class ScaledCosine(nn.Module):
     def __init__(self, config: ScaledCosineConfig, goal: Spec | None) -> None:
         super().__init__()
         self.gamma = config.gamma
+
+    def trivial(self, goal: Goal) -> tuple[str, Tensor]:
+        """Of the mean direction of all targets."""
+        share = shares(goal)
+        mean = (F.normalize(goal.values.double(), dim=-1) * share[:, None]).sum(0, keepdim=True)
+        return "mean direction", (self(mean.expand_as(goal.values), goal).double() * share).sum()
 
     def forward(self, prediction: Tensor, goal: Goal) -> Tensor:
         cosine = F.cosine_similarity(prediction.float(), goal.values.float(), dim=-1)

@@ -6,7 +6,8 @@ supervised learning are this one wiring with other words.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from encdec_train.registry import objectives
 from encdec_train.step import Step
-from encdec_train.types import Path, Plan, Term, Tokens
+from encdec_train.types import Goal, Path, Plan, Spec, Term, Tokens, join_goals
+from encdec_train.wiring import Wiring
 
 
 @dataclass(kw_only=True)
@@ -26,6 +28,47 @@ class PredictConfig:
     target: str = "main"
     loss: str = "main"
     weight: float = 1.0
+
+    def check(self, wiring: Wiring, where: str) -> None:
+        """From the memory through decoder and head to the loss, as specs."""
+        paths = [name for name in (self.memory, self.inputs) if name]
+        if not wiring.has_paths(where, paths):
+            return
+        plan_path = self.inputs or paths[0]
+        sites, path = wiring.outputs[f"sites.{plan_path}"], wiring.paths[plan_path]
+        spec: Spec | None = wiring.outputs[f"path.{self.memory}"] if self.memory else None
+        if self.decoder == "main" and "main" not in wiring.config.decoder:
+            self.decoder = None
+        if self.decoder is not None:
+            given = wiring.outputs[f"path.{self.inputs}"] if self.inputs else None
+            fallback = replace(sites, rows="predicted")
+            self._emit(wiring, wiring.config.decoder.get(self.decoder), self.memory, spec)
+            spec = wiring.through(where, "decoder", self.decoder, (spec, given, sites), fallback)
+        if spec is None:
+            return
+        if spec.rows in ("kept", "coarse") and path.corruption:
+            wiring.problem(where, f"{spec.rows} sites come back, the corruption predicts others: a decoder is needed")
+        assert sites.raw is not None
+        target = wiring.config.target.get(self.target)
+        readings = wiring.reading(f"target.{self.target}", target)
+        if readings:
+            name = target.path
+            self._emit(wiring, target, name, wiring.outputs[f"path.{name}"])
+        elif getattr(target, "path", None) is not None:
+            return  # what it reads is a problem that stands already
+        goal = wiring.through(where, "target", self.target, (sites, *readings), sites.raw)
+        loss = wiring.find(where, "loss", self.loss)
+        if goal is None or loss is None:
+            return
+        out = wiring.heads(where, plan_path, [self.head], spec, goal)
+        if out is not None:
+            loss.check(out, goal)
+            wiring.accept(f"loss.{self.loss}", (goal,), out)
+
+    def _emit(self, wiring: Wiring, reader: Any, path: str | None, spec: Spec | None) -> None:
+        """Ask for the hidden states that a part reads besides the last."""
+        if path is not None and spec is not None and hasattr(reader, "emits"):
+            wiring.emit(path, reader.emits(spec))
 
 
 @objectives.register("predict", PredictConfig)
@@ -61,9 +104,25 @@ class Predict(nn.Module):
 
         return step.once("predict", self.name, make)
 
+    def goal(self, step: Step) -> Goal:
+        """What the predictions are held against."""
+        goal: Goal = step.part("target", self.config.target)(step, self.path, step.plan(self.path))
+        return goal
+
+    def trivial(self, steps: Iterable[Step], rows: int) -> tuple[str, float] | None:
+        """The name and loss of the best predictor that reads nothing; none where the loss does not know it."""
+        goals = []
+        for step in steps:
+            loss = step.part("loss", self.config.loss)
+            if not hasattr(loss, "trivial"):
+                return None
+            goals.append(self.goal(step))
+        name, value = loss.trivial(join_goals(goals))
+        return name, float(value)
+
     def forward(self, step: Step) -> dict[str, Term]:
-        prediction, plan, _ = self.predict(step)
-        goal = step.part("target", self.config.target)(step, self.path, plan)
+        prediction, _, _ = self.predict(step)
+        goal = self.goal(step)
         rows = step.part("loss", self.config.loss)(prediction, goal)  # (M,)
         if goal.weight is None:
             total, count = rows.sum(), torch.full((), rows.numel(), dtype=rows.dtype, device=rows.device)

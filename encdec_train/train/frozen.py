@@ -25,6 +25,7 @@ class Frozen:
 
     Args:
         path: the path that is read; its corruption and bottleneck are left out.
+        paths: all paths by name.
         rows: raw rows by split, "train" and "test".
     """
 
@@ -34,12 +35,14 @@ class Frozen:
         parts: Parts,
         transform: Transform,
         path: Path,
+        paths: dict[str, Path],
         rows: dict[str, Sequence[dict[str, Any]]],
         device: torch.device,
     ) -> None:
         self.config, self.parts, self.transform, self.device = config, parts, transform, device
         self.path = replace(path, corruption=None, reply=False, bottleneck=None)
-        self.rows = rows
+        self.rows, self.paths = rows, paths
+        self.derive = {view: paths[name] for view, name in config.derive.items()}
         self._vectors: dict[str, Labelled] = {}
         self.label = config.data.label if _has_column(rows["train"], config.data.label) else None
 
@@ -57,7 +60,7 @@ class Frozen:
                 rng = Rng(config.seed, start)
                 moved = {view: to_device(units, self.device) for view, units in batch.items()}
                 finished = self.transform.finish(moved, rng, clean=True)
-                yield Step(finished, self.parts, rng), finished
+                yield Step(finished, self.parts, rng, self.derive), finished
         finally:
             self.parts.train(training)
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
-from encdec_train.build import Wiring, compute_terms
-from encdec_train.config import StageConfig, TrainConfig
+from encdec_train.build import Dry, Wiring, compute_terms, freeze, phases, total_loss
+from encdec_train.config import StageConfig, TrainConfig, override
 from encdec_train.data.transform import Transform
 from encdec_train.optim.groups import decay_groups
 from encdec_train.optim.schedule import OptimConfig, peak_rate, rate
@@ -26,6 +26,7 @@ class PretrainModule(LightningModule):
     """One stage of a run.
 
     Args:
+        dry: tells which parameters a phase besides `main` trains.
         optim: the optimiser's configuration with the stage's overrides.
         name, index: of the stage.
         steps: of the whole stage; the schedule ends there.
@@ -38,6 +39,7 @@ class PretrainModule(LightningModule):
         parts: Parts,
         transform: Transform,
         *,
+        dry: Dry,
         stage: StageConfig,
         optim: OptimConfig,
         index: int,
@@ -47,26 +49,34 @@ class PretrainModule(LightningModule):
         self.automatic_optimization = False  # one way, however many optimisers a method has
         self.config, self.parts, self.transform, self.stage = config, parts, transform, stage
         self.optim, self.steps = optim, steps
-        self.peak = peak_rate(optim, config.loader.batch)
         self.key = key_of(config.seed, "stage", index) >> 1  # of all randomness of this stage
-        self.active = stage.objectives or list(config.objective)
+        self.phases = phases(parts, stage.objectives or list(config.objective))
         self.derive = {view: wiring.paths[name] for view, name in config.derive.items()}
         self.done = 0  # global steps of this stage
         self.last_loss: Tensor | None = None
         self.last_terms: dict[str, Term] = {}
         self.last_norm: Tensor | None = None
         self.last_rate = 0.0
-        self._freeze()
+        freeze(parts, stage.freeze)
+        self.owned = self._split(dry)
+        self.optims = {phase: override(optim, config.phase.get(phase, {}), f"phase.{phase}") for phase in self.owned}
+        self.peaks = {phase: peak_rate(found, config.loader.batch) for phase, found in self.optims.items()}
 
-    def _freeze(self) -> None:
-        for noun, named in self.parts.student.items():
-            for name, part in named.items():  # type: ignore[operator, union-attr]
-                part.frozen = f"{noun}.{name}" in self.stage.freeze
-                part.requires_grad_(not part.frozen)
+    def _split(self, dry: Dry) -> dict[str, dict[str, nn.Parameter]]:
+        """The trainable parameters of each phase by name; what no other phase owns belongs to `main`."""
+        named = {name: p for name, p in self.parts.student.named_parameters() if p.requires_grad}
+        owner = {name: phase for phase, names in dry.owned.items() for name in names}
+        return {
+            phase: {name: p for name, p in named.items() if owner.get(name, "main") == phase} for phase in self.phases
+        }
 
     def configure_optimizers(self) -> Any:
-        groups = decay_groups(self.parts.student.named_parameters(), self.optim.weight_decay)
-        return optimizer_registry.part(self.optim)(self.optim)(groups)
+        """One optimiser for each phase, in their order."""
+        made = []
+        for phase, named in self.owned.items():
+            optim = self.optims[phase]
+            made.append(optimizer_registry.part(optim)(optim)(decay_groups(named.items(), optim.weight_decay)))
+        return made
 
     def transfer_batch_to_device(self, batch: tuple[int, Batch], device: torch.device, _: int) -> Any:
         number, views = batch
@@ -76,12 +86,24 @@ class PretrainModule(LightningModule):
         number, views = batch
         assert number == self.done, f"the loader is at step {number}, the module at {self.done}"
         step = self.make_step(number, views)
-        terms = {name: self._global(term) for name, term in compute_terms(step, self.active).items()}
-        loss = sum((term.weight * term.mean for term in terms.values()), torch.zeros((), device=self.device))
-        self._descend(loss)
+        losses, terms = [], {}
+        for index, (phase, objectives) in enumerate(self.phases.items()):
+            self._enter(phase)
+            found = {name: self._global(term) for name, term in compute_terms(step, objectives).items()}
+            loss = total_loss(found)
+            self._descend(phase, index, loss)
+            losses.append(loss.detach())
+            terms.update(found)
         self._follow()
-        self.last_loss, self.last_terms = loss.detach(), terms
+        self.last_loss, self.last_terms = torch.stack(losses).sum(), terms
         self.done += 1
+
+    def _enter(self, phase: str) -> None:
+        """Only this phase's parameters train; the others pass gradients on and keep none."""
+        if len(self.phases) > 1:
+            for other, named in self.owned.items():
+                for parameter in named.values():
+                    parameter.requires_grad_(other == phase)
 
     def make_step(self, number: int, views: Batch) -> Step:
         """The step with its randomness; dropout is the only draw on torch's own generator."""
@@ -100,16 +122,20 @@ class PretrainModule(LightningModule):
         dist.all_reduce(count)
         return Term(term.sum * dist.get_world_size(), count, term.weight)
 
-    def _descend(self, loss: Tensor) -> None:
-        optimizer: Any = self.optimizers()
-        self.last_rate = rate(self.optim, self.peak, self.done, self.steps)
+    def _descend(self, phase: str, index: int, loss: Tensor) -> None:
+        optimizers: Any = self.optimizers()
+        optimizer = optimizers[index] if isinstance(optimizers, list) else optimizers
+        now = rate(self.optims[phase], self.peaks[phase], self.done, self.steps)
+        if index == 0:
+            self.last_rate = now
         for group in optimizer.param_groups:
-            group["lr"] = self.last_rate * group.get("scale", 1.0)
+            group["lr"] = now * group.get("scale", 1.0)
         optimizer.zero_grad()
         self.manual_backward(loss)
         if self.config.trainer.clip is not None:
-            parameters = [p for p in self.parts.student.parameters() if p.grad is not None]
-            self.last_norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.trainer.clip).detach()
+            parameters = [p for p in self.owned[phase].values() if p.grad is not None]
+            norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.trainer.clip).detach()
+            self.last_norm = norm if index == 0 else self.last_norm
         optimizer.step()
 
     def _follow(self) -> None:

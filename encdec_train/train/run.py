@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,20 @@ import torch
 from lightning.pytorch import Trainer
 
 from encdec_train.build import Dry, Wiring, check, count_parameters, dry_run, make_parts, make_transform
-from encdec_train.config import Logger, StageConfig, TrainConfig
+from encdec_train.config import Logger, StageConfig, TrainConfig, override
 from encdec_train.data.loader import StepDataset, StepSampler, make_loader
 from encdec_train.data.open import open_rows
 from encdec_train.data.transform import Transform
 from encdec_train.export import encoder as encoder_export
 from encdec_train.registry import probes as probe_registry
-from encdec_train.rng import key_of
-from encdec_train.step import Parts
+from encdec_train.rng import Rng, key_of
+from encdec_train.step import Parts, Step
 from encdec_train.train import checkpoint, rundir
 from encdec_train.train.callbacks.metrics import Metrics, read_metrics
 from encdec_train.train.callbacks.progress import Progress
 from encdec_train.train.callbacks.saver import Saver
 from encdec_train.train.callbacks.wandb import WandbSink
-from encdec_train.train.frozen import Frozen
+from encdec_train.train.frozen import Frozen, to_device
 from encdec_train.train.module import PretrainModule
 from encdec_train.train.samples import write_samples
 from encdec_train.types import Mismatch
@@ -186,9 +186,11 @@ def _train_stage(
     restore: Path | None,
 ) -> None:
     config = run.config
-    optim = replace(config.optim, **stage.overrides)
+    if start == 0:
+        _begin(run, name, stage, index)
+    optim = override(config.optim, stage.overrides, f"stage.{name}.overrides")
     module = PretrainModule(
-        config, run.wiring, run.parts, run.transform, stage=stage, optim=optim, index=index, steps=stop
+        config, run.wiring, run.parts, run.transform, dry=run.dry, stage=stage, optim=optim, index=index, steps=stop
     )
     module.done = start
     dataset = StepDataset(run.items, run.transform, module.key, clean=False, label=None)
@@ -220,6 +222,33 @@ def _train_stage(
         raise KeyboardInterrupt
 
 
+def _begin(run: Run, name: str, stage: StageConfig, index: int) -> None:
+    """What a stage asks for before its first step: fresh weights, new copies for teachers, parts fitted to data."""
+    if stage.reset:
+        with torch.random.fork_rng():
+            torch.manual_seed(key_of(run.config.seed, "reset", index) >> 1)
+            fresh = make_parts(run.config, run.wiring).to(run.device)
+        for full in stage.reset:
+            noun, part = full.split(".", 1)
+            run.parts.get(noun, part).load_state_dict(fresh.get(noun, part).state_dict())
+    for teacher, config in run.config.teacher.items():
+        if config.stage == name:
+            run.parts.refresh_teacher(teacher)
+    for full in stage.fit:
+        log.info("stage %s: %s is fitted to the training rows", name, full)
+        run.parts.get(*full.split(".", 1)).fit(frozen(run).steps("train"))
+
+
+def frozen(run: Run) -> Frozen:
+    """The parts of a run as probes see them."""
+    config = run.config
+    path = run.wiring.paths.get(config.evaluate.path)
+    if path is None:
+        raise Mismatch(f"evaluate.path: there is no path '{config.evaluate.path}'")
+    run.parts.to(run.device)
+    return Frozen(config, run.parts, run.transform, path, run.wiring.paths, run.rows, run.device)
+
+
 def make_trainer(config: TrainConfig, folder: Path, callbacks: list[Any]) -> Trainer:
     """Lightning's loop with nothing of its own switched on: we keep metrics, checkpoints and progress."""
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -248,19 +277,41 @@ def evaluate(run: Run) -> dict[str, float]:
     config = run.config
     if not config.probe:
         return {}
-    path = run.wiring.paths.get(config.evaluate.path)
-    if path is None:
-        raise Mismatch(f"evaluate.path: there is no path '{config.evaluate.path}'")
-    run.parts.to(run.device)
-    frozen = Frozen(config, run.parts, run.transform, path, run.rows, run.device)
+    eyes = frozen(run)
     found: dict[str, float] = {}
     for name, part in config.probe.items():
         probe = probe_registry.part(part)(part)
-        if probe.labelled and frozen.label is None:
+        if probe.labelled and eyes.label is None:
             log.warning("probe %s is left out: the data have no column '%s' with classes", name, config.data.label)
         else:
-            found[name] = probe(frozen)
+            found[name] = probe(eyes)
     return found
+
+
+@torch.no_grad()
+def trivial_losses(run: Run, batches: int = 4) -> dict[str, dict[str, Any]]:
+    """What each objective's loss would be without reading anything, on a few batches as training sees them."""
+    found: dict[str, dict[str, Any]] = {}
+    steps = list(_training_steps(run, batches))
+    for name in run.config.objective:
+        objective: Any = run.parts.get("objective", name)
+        trivial = objective.trivial(steps, run.config.loader.batch) if hasattr(objective, "trivial") else None
+        if trivial is not None:
+            found[name] = {"predictor": trivial[0], "loss": round(trivial[1], 6)}
+    run.parts.train()
+    return found
+
+
+def _training_steps(run: Run, batches: int) -> Iterator[Step]:
+    """Steps with augmented training rows, parts in eval mode."""
+    run.parts.eval()
+    key = key_of(run.config.seed, "trivial") >> 1
+    sampler = StepSampler(len(run.items), run.config.loader.batch, key, start=0, stop=batches)
+    dataset = StepDataset(run.items, run.transform, key, clean=False, label=None)
+    derive = {view: run.wiring.paths[name] for view, name in run.config.derive.items()}
+    for number, batch in make_loader(dataset, sampler, workers=0):
+        rng = Rng(key, number)
+        yield Step(run.transform.finish(to_device(batch, run.device), rng, clean=False), run.parts, rng, derive)
 
 
 def _beside(config: TrainConfig, values: dict[str, float], untrained: dict[str, float]) -> dict[str, Any]:
@@ -298,7 +349,8 @@ def _finish(run: Run, seconds: float, steps: int) -> dict[str, Any]:
         "steps": steps,
         "samples": steps * config.loader.batch,
         "seconds": round(seconds, 1),
-        "loss": {"first": lines[0]["loss"], "last": lines[-1]["loss"]},
+        "loss": {"first": lines[0]["loss"], "last": lines[-1]["loss"], "terms": lines[-1]["terms"]},
+        "trivial": trivial_losses(run),
         "parameters": count_parameters(run.parts),
         "probes": _beside(config, evaluate(run), rundir.read_json(folder / "untrained.json")),
         "throughput": {

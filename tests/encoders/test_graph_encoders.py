@@ -79,7 +79,6 @@ def test_emitted_layers() -> None:
     [
         (GatConfig(width=10, heads=4), VECTORS, "width 10 does not divide into 4 heads"),
         (GatConfig(dropout=1.0), VECTORS, "dropout: 1.0 is not in"),
-        (GatConfig(emit=[2]), VECTORS, "outside of 2 layers"),
         (GatConfig(), replace(VECTORS, edges=False), "needs edges"),
         (GinConfig(depth=0), VECTORS, "depth: 0 is below 1"),
         (GinConfig(), replace(VECTORS, rows="kept"), "needs all nodes"),

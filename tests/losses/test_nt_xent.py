@@ -37,7 +37,7 @@ def loss(temperature=0.2):
 @pytest.mark.parametrize("temperature", [0.07, 0.5])
 def test_it_equals_the_papers_equation(crops, temperature):
     z = vectors(crops)
-    term = loss(temperature)(z, z, same=True)
+    term = loss(temperature)(z, z, pairs=[(0, 1)])
     total, count = closed_form(z, temperature)
     assert term.count.item() == count == 5 * crops
     torch.testing.assert_close(term.sum.double(), total, rtol=1e-5, atol=1e-5)
@@ -45,13 +45,13 @@ def test_it_equals_the_papers_equation(crops, temperature):
 
 def test_two_sides_are_all_compared():
     left, right = vectors(1), vectors(1, seed=1)
-    both = loss()(left, right, same=False)
+    both = loss()(left, right, pairs=[(0, 0)])
     torch.testing.assert_close(both.sum.double(), closed_form(left + right, 0.2)[0], rtol=1e-5, atol=1e-5)
 
 
 def test_gradients_equal_the_papers_equation():
     z = [crop.requires_grad_() for crop in vectors(2)]
-    found = torch.autograd.grad(loss()(z, z, same=True).mean, z)
+    found = torch.autograd.grad(loss()(z, z, pairs=[(0, 1)]).mean, z)
     total, count = closed_form(z, 0.2)
     for ours, theirs in zip(found, torch.autograd.grad(total / count, z), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
@@ -65,30 +65,33 @@ def test_it_equals_lightly():
     for temperature in (0.1, 0.5):
         z = vectors(2, rows=32, width=16)
         expected = NTXentLoss(temperature=temperature)(*z)
-        torch.testing.assert_close(loss(temperature)(z, z, same=True).mean, expected, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(loss(temperature)(z, z, pairs=[(0, 1)]).mean, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_length_does_not_count_and_agreement_helps():
     z = vectors(2)
-    first = loss()(z, z, same=True).mean
+    first = loss()(z, z, pairs=[(0, 1)]).mean
     scaled = [z[0] * 3, z[1] * torch.rand(5, 1).add(0.1)]
-    torch.testing.assert_close(loss()(scaled, scaled, same=True).mean, first)
+    torch.testing.assert_close(loss()(scaled, scaled, pairs=[(0, 1)]).mean, first)
     agreeing = [z[0], z[0] + 0.01 * z[1]]
-    assert loss()(agreeing, agreeing, same=True).mean < first
+    assert loss()(agreeing, agreeing, pairs=[(0, 1)]).mean < first
 
 
 def test_it_stays_in_float32_under_autocast():
     z = vectors(2)
     with torch.autocast("cpu", torch.bfloat16):
-        found = loss(0.07)([crop.bfloat16() for crop in z], [], same=True)
-    expected = loss(0.07)([crop.bfloat16().float() for crop in z], [], same=True)
+        halves = [crop.bfloat16() for crop in z]
+        found = loss(0.07)(halves, halves, pairs=[(0, 1)])
+    rounded = [crop.bfloat16().float() for crop in z]
+    expected = loss(0.07)(rounded, rounded, pairs=[(0, 1)])
     assert found.sum.dtype == torch.float32
     torch.testing.assert_close(found.sum, expected.sum)
 
 
 def test_one_crop_and_bad_values_are_refused():
     with pytest.raises(ValueError, match="two crops"):
-        loss()(vectors(1), [], same=True)
+        one = vectors(1)
+        loss()(one, one, pairs=[])
     with pytest.raises(Mismatch, match="temperature"):
         NtXentConfig(temperature=0.0).check(Spec(kind="vectors", width=4), None)
     with pytest.raises(Mismatch, match="vectors"):
@@ -102,7 +105,7 @@ folder, rank = sys.argv[1], int(sys.argv[2])
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
 mine = [crop.chunk(2)[rank].clone().requires_grad_() for crop in torch.load(f"{folder}/z.pt")]
-term = NtXent(NtXentConfig(temperature=0.2), None)(mine, mine, same=True)
+term = NtXent(NtXentConfig(temperature=0.2), None)(mine, mine, pairs=[(0, 1)])
 total = torch.stack([term.sum.detach(), term.count])
 dist.all_reduce(total)
 gradients = torch.autograd.grad(term.sum / total[1], mine)
@@ -121,7 +124,7 @@ def test_two_ranks_see_the_global_batch(tmp_path):
     ranks = [subprocess.Popen([*command, str(rank)]) for rank in range(2)]
     assert [process.wait(timeout=120) for process in ranks] == [0, 0]
     totals, gradients = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True)
-    whole = loss()(z, z, same=True)
+    whole = loss()(z, z, pairs=[(0, 1)])
     for total in totals:
         torch.testing.assert_close(total, torch.stack([whole.sum.detach(), whole.count]))
     for crop, expected in enumerate(torch.autograd.grad(whole.mean, z)):
