@@ -53,3 +53,9 @@ class SeriesDataConfig(DataConfig):
     @property
     def ordered(self) -> bool:
         return self.column is None
+
+
+@dataclass(kw_only=True)
+class PointsDataConfig(DataConfig):
+    column: str | None = "points"  # column with the points of a cloud: lists of three numbers
+    points: int = 1024  # of one example: a random choice where a cloud has more

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from encdec_train.data.columns import COLUMN_KINDS, USUAL, column_kind, content_column, decoding, undecoded
-from encdec_train.data.config import AudioDataConfig, DataConfig, GraphDataConfig, ImageDataConfig, SeriesDataConfig
+from encdec_train.data.config import (
+    AudioDataConfig,
+    DataConfig,
+    GraphDataConfig,
+    ImageDataConfig,
+    PointsDataConfig,
+    SeriesDataConfig,
+)
 from encdec_train.data.holdout import held_out
 from encdec_train.data.local import ALLOWED, KINDS, Splits, open_path, reason
 from encdec_train.registry import did_you_mean, sources
@@ -41,6 +48,11 @@ class GraphsConfig(GraphDataConfig):
 
 @dataclass(kw_only=True)
 class SeriesConfig(SeriesDataConfig):
+    pass
+
+
+@dataclass(kw_only=True)
+class CloudsConfig(PointsDataConfig):
     pass
 
 
@@ -77,6 +89,11 @@ class Graphs(Files):
 @sources.register("series", SeriesConfig)
 class Series(Files):
     """Series from `data.path`: csv, json, parquet, arrow, or a hub name."""
+
+
+@sources.register("clouds", CloudsConfig)
+class Clouds(Files):
+    """Clouds of points from `data.path`: json, parquet, arrow, or a hub name."""
 
 
 def open_files(config: DataConfig, split: str) -> Any:

@@ -44,7 +44,7 @@ class SeriesTransform(Transform):
         self.patch = config.patch or data.patch
         if data.channels < 1 or self.patch < 1 or data.length < self.patch or data.length % self.patch:
             raise Mismatch(
-                f"transform 'series': {data.channels} channels of {data.length} steps are no whole patches of {self.patch}"
+                f"transform 'series': {data.channels} channels of {data.length} steps: no whole patches of {self.patch}"
             )
         self.patches = data.length // self.patch
 
