@@ -14,9 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encdec_train.nn.norm import make_norm
 from encdec_train.nn.position import PointPosition, sincos
-from encdec_train.nn.transformer import Block, BlockConfig, init_linear
+from encdec_train.nn.transformer import Block, BlockConfig, init_linear, stack_norm
 from encdec_train.registry import decoders
 from encdec_train.types import Mismatch, Plan, Spec, Tokens
 
@@ -49,6 +48,9 @@ class MaskTokensConfig(BlockConfig):
             raise Mismatch(
                 f"decoder 'mask_tokens'.width: {self.width}, the encoder has {memory.width}: set project=true"
             )
+        placed = [name for name in ("windows", "rotary", "slopes", "relative") if getattr(self, name)]
+        if placed:  # its sites are out of order, and only their coordinates say where they stand
+            raise Mismatch(f"decoder 'mask_tokens' reads coordinates, not places: it has no {', '.join(placed)}")
         if inputs is not None:
             raise Mismatch("decoder 'mask_tokens' takes no inputs of its own")
         return replace(memory, width=self.width, rows="predicted", length=sites.length - memory.length)
@@ -63,8 +65,8 @@ class MaskTokens(nn.Module):
         self.width, self.every_block = config.width, config.every_block
         self.project = nn.Linear(memory.width, config.width) if config.project else nn.Identity()
         self.token = nn.Parameter(torch.empty(config.width))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = make_norm(config.norm, config.width, config.eps)
+        self.blocks = nn.ModuleList(Block(config, index=i) for i in range(config.depth))
+        self.norm = stack_norm(config)
         learned = config.position is HolePosition.learned
         self.position = PointPosition(sites.coords, config.position_hidden, config.width) if learned else None
         init_linear(self)

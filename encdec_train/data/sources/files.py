@@ -18,6 +18,7 @@ from encdec_train.data.config import (
     ImageDataConfig,
     PointsDataConfig,
     SeriesDataConfig,
+    VideoDataConfig,
 )
 from encdec_train.data.holdout import held_out
 from encdec_train.data.local import ALLOWED, KINDS, Splits, open_path, reason
@@ -28,6 +29,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class ImagesConfig(ImageDataConfig):
+    pass
+
+
+@dataclass(kw_only=True)
+class VideosConfig(VideoDataConfig):
     pass
 
 
@@ -69,6 +75,11 @@ class Files:
 @sources.register("images", ImagesConfig)
 class Images(Files):
     """Pictures from `data.path`: a folder of classes, parquet, arrow, or a hub name."""
+
+
+@sources.register("videos", VideosConfig)
+class Videos(Files):
+    """Clips from `data.path`: parquet or arrow whose column `video` holds files, or a hub name."""
 
 
 @sources.register("texts", TextsConfig)

@@ -92,8 +92,8 @@ class SurfacesConfig(PointsDataConfig):
     sampled: int = 512  # points of a row, of which each step reads `points`
     seed: int = 0  # of all that is drawn
     rows: int = 1200  # of the training split; a third of that in the test split
-    stretch: float = 2.0  # each axis is scaled by 1 / stretch to stretch
-    noise: float = 0.03  # deviation of every coordinate, before the body is stretched
+    stretch: float = 1.5  # each axis is scaled by 1 / stretch to stretch
+    noise: float = 0.05  # deviation of every coordinate, before the body is stretched
 
     def check(self) -> None:
         if self.rows < 3:
