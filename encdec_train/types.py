@@ -121,6 +121,7 @@ class Tokens:
     x: Tensor  # (B,prefix+N,D)
     sites: Sites  # of the N, not of the prefix
     prefix: int = 0  # leading class and register tokens
+    position: Tensor | None = None  # (B,N,D) is in `x`, and every block after the first adds it again
     cond: Tensor | None = None  # (B,D) time or class, for adaptive norms
     layers: dict[int, Tensor] | None = None  # hidden states that the build asked for (`emit`)
     codes: Tensor | None = None  # (B,N,Q) int64, from a quantiser
