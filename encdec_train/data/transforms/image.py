@@ -62,7 +62,7 @@ class ImageTransform(Transform):
             config.check()
             if config.size is not None and config.size % self.patch:
                 raise Mismatch(f"transform 'image': patches of {self.patch} do not tile view '{name}' of {config.size}")
-            if config is not first and config.source is not None:
+            if first is not None and config.source not in (None, first.source):
                 raise Mismatch(f"transform 'image'.more.{name}.source: all views are cut from the first one's source")
         if "image" in self.config.more:
             raise Mismatch("transform 'image'.more: 'image' is the first view")
