@@ -70,7 +70,7 @@ class MixedSpansConfig:
         if raw.vocabulary is not None:
             left = replace(raw.vocabulary, sentinels=max(raw.vocabulary.sentinels - self.modes, 0))
             sites = replace(sites, raw=replace(raw, vocabulary=left))
-        checked = [part.spec(sites) for part in self.parts()][0]
+        checked, *_ = [part.spec(sites) for part in self.parts()]
         return replace(checked, raw=raw)
 
 

@@ -1,8 +1,9 @@
-"""MAE's decoder: mask tokens at the dropped sites, a light transformer over all of them.
+"""MAE's decoder: mask tokens at the predicted sites, a light transformer over them and the kept ones.
 
 He et al. 2022 (arXiv:2111.06377), section 3, "MAE decoder". Attention does not care for order and positions travel with
 the tokens, so nothing is unshuffled: the sequence is prefix, kept, dropped. Only the dropped sites are read afterwards,
-so the last block makes queries for them alone.
+so the last block makes queries for them alone. In several groups it is I-JEPA's predictor (Assran et al. 2023,
+arXiv:2301.08243, section 3): every target block is predicted beside a copy of the whole context.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from encdec_train.nn.position import PointPosition, sincos
 from encdec_train.nn.transformer import Block, BlockConfig, init_linear, stack_norm
 from encdec_train.registry import decoders
-from encdec_train.types import Mismatch, Plan, Spec, Tokens
+from encdec_train.types import Mismatch, Plan, Sites, Spec, Tokens
 
 
 class HolePosition(Enum):
@@ -36,6 +37,7 @@ class MaskTokensConfig(BlockConfig):
     position_hidden: int = 128  # width inside learned positions
     every_block: bool = False  # add positions before every block, not only before the first
     project: bool = True  # a linear layer between encoder and decoder; else they are of one width
+    groups: int = 1  # equal groups of a row's predicted sites; none reads another
 
     def spec(self, memory: Spec | None, inputs: Spec | None, sites: Spec) -> Spec:
         self.check("decoder 'mask_tokens'")
@@ -51,16 +53,19 @@ class MaskTokensConfig(BlockConfig):
             )
         if inputs is not None:
             raise Mismatch("decoder 'mask_tokens' takes no inputs of its own")
-        return replace(memory, width=self.width, rows="predicted", length=sites.length - memory.length)
+        if self.groups < 1:
+            raise Mismatch(f"decoder 'mask_tokens'.groups: {self.groups} is below 1")
+        length = sites.length - memory.length if self.groups == 1 else 0
+        return replace(memory, width=self.width, rows="predicted", length=length)
 
 
 @decoders.register("mask_tokens", MaskTokensConfig)
 class MaskTokens(nn.Module):
-    """memory (B,prefix+K,D) -> (B,N-K,width), at the plan's `where`."""
+    """memory (B,prefix+K,D) -> (B*groups,M/B/groups,width), at the plan's `where`."""
 
     def __init__(self, config: MaskTokensConfig, memory: Spec, inputs: Spec | None, sites: Spec) -> None:
         super().__init__()
-        self.width, self.every_block = config.width, config.every_block
+        self.width, self.every_block, self.groups = config.width, config.every_block, config.groups
         self.project = nn.Linear(memory.width, config.width) if config.project else nn.Identity()
         self.token = nn.Parameter(torch.empty(config.width))
         self.blocks = nn.ModuleList(Block(config, index=i) for i in range(config.depth))
@@ -80,15 +85,27 @@ class MaskTokens(nn.Module):
     def forward(self, memory: Tokens, inputs: Tokens | None, plan: Plan) -> Tokens:
         assert memory.sites.coords is not None and plan.sites.coords is not None
         y, prefix = self.project(memory.x), memory.prefix
-        rows = y.shape[0]
-        lost = plan.sites.coords.flatten(0, 1)[plan.where].unflatten(0, (rows, -1))  # (B,N-K,P)
+        rows = y.shape[0] * self.groups
+        lost = plan.sites.coords.flatten(0, 1)[plan.where].unflatten(0, (rows, -1))  # (B*groups,m,P)
         here, there = self.positions(memory.sites.coords).to(y.dtype), self.positions(lost)
+        known = torch.cat([y[:, :prefix], y[:, prefix:] + here], 1)
+        if self.groups > 1:
+            known, here = (part.repeat_interleave(self.groups, 0) for part in (known, here))
         holes = (self.token + there).to(y.dtype)
-        x = torch.cat([y[:, :prefix], y[:, prefix:] + here, holes], 1)
         again = F.pad(torch.cat([here, there.to(y.dtype)], 1), (0, 0, prefix, 0)) if self.every_block else None
-        everyone = replace(plan.sites, doc=None, valid=None)  # all sites of a dropped row are read
+        x, last = torch.cat([known, holes], 1), holes.shape[1]
+        sites = self.readers(plan, known.shape[1], rows)
         for block in self.blocks[:-1]:
-            x = block(x, everyone, prefix=prefix)
+            x = block(x, sites)
             x = x if again is None else x + again
-        x = self.blocks[-1](x, everyone, prefix=prefix, last=holes.shape[1])
+        x = self.blocks[-1](x, sites, last=last if sites.valid is None else None)[:, -last:]
         return replace(memory, x=self.norm(x), prefix=0, index=plan.where, layers=None)
+
+    def readers(self, plan: Plan, known: int, rows: int) -> Sites:
+        """Of the memory and the holes, (rows,known+m). In groups, holes that only fill up are not read."""
+        if self.groups == 1 or plan.weight is None:
+            return replace(plan.sites, doc=None, valid=None, cu_seqlens=None)  # all sites of a dropped row are read
+        real = plan.weight.unflatten(0, (rows, -1)) > 0
+        valid = torch.cat([real.new_ones(rows, known), real], 1)
+        nowhere = torch.zeros_like(valid, dtype=torch.int64)
+        return Sites(sample=nowhere, place=nowhere, valid=valid)

@@ -123,7 +123,7 @@ def test_joined_rows_may_hold_whole_sentences(tmp_path: Path) -> None:
     """A row ends after a sentence or a document; only what is longer than a row is cut elsewhere."""
     data = datasets.Dataset.from_list(TEXTS)
     config = TextConfig(
-        kind=TokenizerKind.byte, vocabulary=261, layout=Layout.joined, length=40, bos_rows=True, whole=True
+        kind=TokenizerKind.bpe, vocabulary=261, layout=Layout.joined, length=40, bos_rows=True, whole=True
     )
     text = Text(config, DataConfig())
     text.fit(data, tmp_path)
