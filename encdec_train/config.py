@@ -123,7 +123,8 @@ class Logger(Enum):
 class EvaluateConfig:
     """What probes read: a path's clean view, pooled."""
 
-    path: str = "main"  # its corruption and bottleneck are left out
+    path: str = "main"  # its corruption is left out
+    bottleneck: bool = False  # read what comes out of the path's bottleneck, not what goes in
     pool: str = "mean"  # cls or mean
     rows: int | None = 5000  # at most this many rows of each split; none: all
     batch: int = 256
