@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(kw_only=True)
@@ -36,3 +37,10 @@ class GraphDataConfig(DataConfig):
     column: str | None = "features"  # column of node features, one list for each node
     edges: str = "edges"  # column of edges: two lists, sources and destinations
     features: int = 32  # numbers in the features of a node
+
+
+@dataclass(kw_only=True)
+class PairDataConfig(DataConfig):
+    """Several views in one row. `views` says of each, by name, what its transform has to know of the data."""
+
+    views: dict[str, Any] = field(default_factory=dict)  # of registered data configs; `column` holds the content

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from encdec_train.data.columns import COLUMN_KINDS, USUAL, column_kind, content_column, decoding, undecoded
-from encdec_train.data.config import AudioDataConfig, DataConfig, GraphDataConfig, ImageDataConfig
+from encdec_train.data.config import AudioDataConfig, DataConfig, GraphDataConfig, ImageDataConfig, PairDataConfig
 from encdec_train.data.holdout import held_out
 from encdec_train.data.local import ALLOWED, KINDS, Splits, open_path, reason
 from encdec_train.registry import did_you_mean, sources
@@ -37,6 +37,11 @@ class SoundsConfig(AudioDataConfig):
 @dataclass(kw_only=True)
 class GraphsConfig(GraphDataConfig):
     pass
+
+
+@dataclass(kw_only=True)
+class PairsConfig(PairDataConfig):
+    label: str | None = None
 
 
 class Files:
@@ -67,6 +72,11 @@ class Sounds(Files):
 @sources.register("graphs", GraphsConfig)
 class Graphs(Files):
     """Graphs from `data.path`: json, parquet, arrow, or a hub name."""
+
+
+@sources.register("pairs", PairsConfig)
+class Pairs(Files):
+    """Several views in each row of `data.path`, whatever they are: `data.views.NAME.column` says where."""
 
 
 def open_files(config: DataConfig, split: str) -> Any:
@@ -188,7 +198,14 @@ def _labelled(config: DataConfig, rows: Any, splits: Splits) -> Any:
 
 
 def _content(config: DataConfig, rows: Any) -> Any:
-    """Without `data.column`, the content comes to be called image, audio or text, as in the embedded sets."""
+    """Without `data.column`, the content comes to be called image, audio or text, as in the embedded sets.
+
+    Views name their columns, which may lie within one of dictionaries: `translation.de`.
+    """
+    if isinstance(config, PairDataConfig):
+        columns = [view.column for view in config.views.values() if view.column is not None]
+        within = any("." in column and column not in rows.features for column in columns)
+        return rows.flatten() if within else rows
     kind = "image" if isinstance(config, ImageDataConfig) else "audio" if isinstance(config, AudioDataConfig) else None
     if config.column is not None:
         content_column(rows, config.column, [kind] if kind else COLUMN_KINDS)
