@@ -18,6 +18,7 @@ class Position(Enum):
     """What marks where a site stands."""
 
     sincos = "sincos"
+    learned = "learned"  # one vector for each place of a document
     none = "none"
 
 
@@ -31,6 +32,8 @@ class LinearEmbedderConfig:
             raise Mismatch(f"embedder 'linear' needs values, the view gives {view.kind}")
         if self.position is Position.sincos and not view.coords:
             raise Mismatch("embedder 'linear': position=sincos needs coordinates, the view has none")
+        if self.position is Position.learned and not (view.max_len or view.length):
+            raise Mismatch("embedder 'linear': position=learned needs rows of bounded length, the view's have no bound")
         width = self.width or view.width
         return replace(view, kind="vectors", width=width, features=width, raw=view)
 
@@ -44,6 +47,10 @@ class Linear(nn.Module):
         self.config, width = config, config.spec(view).width
         self.project = nn.Linear(view.width, width)
         init_linear(self.project)
+        learned = config.position is Position.learned
+        self.positions = nn.Embedding(view.max_len or view.length, width) if learned else None
+        if self.positions is not None:
+            nn.init.normal_(self.positions.weight, std=0.02)
         self.mask = MaskVector(width) if mask else None
 
     def sites(self, units: Units) -> Sites:
@@ -58,4 +65,6 @@ class Linear(nn.Module):
         if self.config.position is Position.sincos:
             assert sites.coords is not None
             x = x + sincos(sites.coords, x.shape[-1])
+        elif self.positions is not None:
+            x = x + self.positions(sites.place)
         return Tokens(x=x, sites=sites)

@@ -20,7 +20,9 @@ from encdec_train.types import Attend, Layer, Mismatch, Spec, Tokens
 
 @dataclass(kw_only=True)
 class TransformerConfig(BlockConfig):
+    causal: bool = False  # a site reads only itself and those before it, whatever the plan says
     prefix: int = 0  # class and register tokens put before the sites
+    input_norm: bool = False  # a norm of all that comes in, the prefix too (CLIP)
     init_std: float | None = None  # of linear weights; none: Xavier uniform, or by fan-in
     final_dropout: float = 0.0  # after the last norm (T5)
     layer_drop: float = 0.0  # chance that a block is skipped (Fan et al. 2020, "LayerDrop")
@@ -46,6 +48,7 @@ class Transformer(nn.Module):
         same = upstream.width == config.width
         self.project = nn.Identity() if same else nn.Linear(upstream.width, config.width)
         self.tokens = nn.Parameter(torch.empty(config.prefix, config.width)) if config.prefix else None
+        self.input_norm = make_norm(config.norm, config.width, config.eps) if config.input_norm else nn.Identity()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = make_norm(config.norm, config.width, config.eps) if config.final_norm else nn.Identity()
         self.bias = (
@@ -66,8 +69,11 @@ class Transformer(nn.Module):
 
     def forward(self, tokens: Tokens, attend: Attend | None = None) -> Tokens:
         x, prefix = self.project(tokens.x), tokens.prefix + self.config.prefix
+        if self.config.causal:
+            attend = Attend(causal=True) if attend is None else replace(attend, causal=True)
         if self.tokens is not None:
             x = torch.cat([self.tokens.to(x.dtype).expand(x.shape[0], -1, -1), x], 1)
+        x = self.input_norm(x)
         bias = None if self.bias is None else self.bias(tokens.sites)
         layers: dict[int, Tensor] = {}
         for i, block in enumerate(self.blocks):

@@ -7,14 +7,13 @@ all other vectors of the batch. With more than two crops the log-probabilities o
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encdec_train.nn.gather import gather_ranks, world
+from encdec_train.nn.gather import gather_ranks, without_autocast, world
 from encdec_train.registry import losses
 from encdec_train.types import Mismatch, Spec, Term
 
@@ -50,18 +49,13 @@ class NtXent(nn.Module):
         z = F.normalize(torch.stack(crops, 1).float(), dim=-1)  # (B,V,C)
         pictures, views = z.shape[:2]
         everyone = gather_ranks(z).flatten(0, 1)  # (world*B*V,C)
-        with _without_autocast(z.device.type):
+        with without_autocast(z.device.type):
             logits = z.flatten(0, 1) @ everyone.T / self.temperature  # (B*V,world*B*V)
         own = torch.arange(pictures * views, device=z.device) + world()[0] * pictures * views
         logits = logits.scatter(1, own[:, None], float("-inf"))
         positives = logits.gather(1, _others(own, views))  # (B*V,V-1)
         rows = logits.logsumexp(1) - positives.mean(1)
         return Term(rows.sum(), torch.full((), rows.numel(), dtype=rows.dtype, device=rows.device))
-
-
-def _without_autocast(device: str) -> AbstractContextManager[None]:
-    """Products of nearly equal vectors are not left to half precision; the meta device has no autocast."""
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def _others(own: Tensor, views: int) -> Tensor:
