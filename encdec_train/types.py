@@ -29,6 +29,7 @@ class Sites:
     coords: Tensor | None = None  # (B,N,P) float
     fixed: Tensor | None = None  # (B,N) bool, True = never corrupt ([CLS], [SEP], padding is not fixed)
     doc: Tensor | None = None  # (B,N) int64 document within the row; None = one document per row
+    group: Tensor | None = None  # (B,N) int64 sentence of its document: 0, 1, ...; None = not told
     cu_seqlens: Tensor | None = None  # (S+1,) int32 bounds over the flat B*N sites; padding is a segment
     edges: Tensor | None = None  # (2,E) int64 source and destination over the flat B*N sites
     members: Tensor | None = None  # (B,N,G) int64 units that belong to a site (point groups)
@@ -65,6 +66,7 @@ class Sites:
             coords=gather(self.coords),
             fixed=gather(self.fixed),
             doc=gather(self.doc),
+            group=gather(self.group),
             members=gather(self.members),
             cu_seqlens=None,
             edges=None,
@@ -226,6 +228,7 @@ class Spec:
     coords: int = 0  # P; 0 = none
     grid: tuple[int, ...] | None = None
     edges: bool = False
+    groups: bool = False  # sites are told which sentence they belong to
     prefix: int = 0
     features: int = 0  # width of the embedder's content before projection
     layers: tuple[Layer, ...] = ()  # hidden states that the encoder can hand out, first to last

@@ -170,8 +170,11 @@ def write_spans(
     """Source rows for the encoder and target rows for the decoder.
 
     Args:
-        units: the text, whose documents are `docs` at `sites`.
-        noise, first: (B,N) bool, noise and the first token of each noise span.
+        units: the text.
+        sites: where it stands.
+        docs: its documents.
+        noise: (B,N) bool.
+        first: (B,N) bool, the first token of each noise span.
         sizes: capacities; its table tells how long documents become, read only for packed rows.
         words: sentinels count down from the highest.
         lead: (B,N) ids, of which each source begins with the one at its document's first site; none: no such token.

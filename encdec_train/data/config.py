@@ -26,6 +26,18 @@ class ImageDataConfig(DataConfig):
 
 
 @dataclass(kw_only=True)
+class VideoDataConfig(DataConfig):
+    column: str | None = "video"  # column that holds clips
+    size: int = 224  # height and width that frames are brought to
+    channels: int = 3
+    patch: int = 16  # side of a patch that suits this size
+    frames: int = 16  # of one example
+    stride: int = 4  # frames of a clip from one that is used to the next
+    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])  # per channel, of values in [0, 1]
+    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+
+
+@dataclass(kw_only=True)
 class AudioDataConfig(DataConfig):
     rate: int = 16000  # samples per second that sounds are brought to
     seconds: float = 1.0  # of one example: longer ones are cut, shorter ones padded

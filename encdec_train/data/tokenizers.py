@@ -28,9 +28,13 @@ class TokenizerKind(Enum):
     bpe = "bpe"  # merges over bytes (Radford et al. 2019)
     unigram = "unigram"  # SentencePiece's unigram model (Kudo 2018)
     byte = "byte"  # every byte is a token, numbered as in ByT5 (Xue et al. 2022)
+    smiles = "smiles"  # atoms, bonds, branches and ring numbers of molecules (Schwaller et al. 2018)
 
 
 BYTES = 256
+# Atoms in brackets, of two letters and of one, bonds, branches, ring numbers of two digits and of one, and the rest of
+# the alphabet of SMILES: the pieces of Schwaller et al. 2018 (arXiv:1711.04810).
+SMILES = r"\[[^\]]+\]|Br|Cl|[BCNOPSFIbcnops]|[()]|[-=#:$~/\\.+*?>@]|%[0-9]{2}|[0-9]"
 ALPHABET = 1000  # characters that word pieces are made of, the most frequent ones (as for BERT)
 _ROLES = ("pad", "unk", "bos", "eos", "mask")
 _BRACKETS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -83,6 +87,8 @@ def train(texts: Iterator[str], kind: TokenizerKind, size: int, sentinels: int =
         return _train_unigram(texts, size, special)
     if kind is TokenizerKind.byte:
         return _bytes(special)
+    if kind is TokenizerKind.smiles:
+        return _train_smiles(texts, size, special)
     return _train_bpe(texts, size, special)
 
 
@@ -166,6 +172,16 @@ def _byte_level(model: models.BPE) -> Tokenizer:
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _train_smiles(texts: Iterator[str], size: int, special: list[str]) -> Tokenizer:
+    """The pieces that occur, the most frequent ones first; other ones are unknown."""
+    tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))  # type: ignore[call-arg]
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(SMILES), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    trainer = trainers.WordLevelTrainer(vocab_size=size, special_tokens=_special(special), show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
 

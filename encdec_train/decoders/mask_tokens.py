@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from encdec_train.nn.norm import make_norm
 from encdec_train.nn.position import sincos
-from encdec_train.nn.transformer import Block, BlockConfig, init_linear
+from encdec_train.nn.transformer import Block, BlockConfig, init_linear, stack_norm
 from encdec_train.registry import decoders
 from encdec_train.types import Mismatch, Plan, Spec, Tokens
 
@@ -32,6 +31,9 @@ class MaskTokensConfig(BlockConfig):
             raise Mismatch(f"decoder 'mask_tokens' fills dropped sites, its memory has {given}")
         if not sites.coords:
             raise Mismatch("decoder 'mask_tokens' needs coordinates, the view has none")
+        placed = [name for name in ("windows", "rotary", "slopes", "relative") if getattr(self, name)]
+        if placed:  # its sites are out of order, and only their coordinates say where they stand
+            raise Mismatch(f"decoder 'mask_tokens' reads coordinates, not places: it has no {', '.join(placed)}")
         if inputs is not None:
             raise Mismatch("decoder 'mask_tokens' takes no inputs of its own")
         return replace(memory, width=self.width, rows="predicted", length=sites.length - memory.length)
@@ -46,8 +48,8 @@ class MaskTokens(nn.Module):
         self.width = config.width
         self.project = nn.Linear(memory.width, config.width)
         self.token = nn.Parameter(torch.empty(config.width))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = make_norm(config.norm, config.width, config.eps)
+        self.blocks = nn.ModuleList(Block(config, index=i) for i in range(config.depth))
+        self.norm = stack_norm(config)
         init_linear(self)
         nn.init.normal_(self.token, std=0.02)
 

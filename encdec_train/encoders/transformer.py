@@ -11,15 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encdec_train.nn.norm import make_norm
-from encdec_train.nn.position import RelativeBias
-from encdec_train.nn.transformer import Block, BlockConfig, init_blocks
+from encdec_train.nn.transformer import Block, BlockConfig, init_blocks, make_bias, stack_norm
 from encdec_train.registry import encoders
 from encdec_train.types import Attend, Layer, Mismatch, Spec, Tokens
 
 
 @dataclass(kw_only=True)
 class TransformerConfig(BlockConfig):
+    causal: bool = False  # a site reads only itself and those before it, whatever the plan says
     prefix: int = 0  # class and register tokens put before the sites
     init_std: float | None = None  # of linear weights; none: Xavier uniform, or by fan-in
     final_dropout: float = 0.0  # after the last norm (T5)
@@ -32,6 +31,8 @@ class TransformerConfig(BlockConfig):
             raise Mismatch(f"encoder 'transformer' needs vectors, it is given {upstream.kind}")
         if not 0 <= self.layer_drop < 1:
             raise Mismatch(f"encoder 'transformer'.layer_drop: {self.layer_drop} is not in [0, 1)")
+        if self.slopes and self.prefix + upstream.prefix:
+            raise Mismatch("encoder 'transformer'.slopes: prefix tokens stand nowhere, so they are at no distance")
         layers = (Layer(self.width),) * self.depth
         return replace(upstream, width=self.width, prefix=upstream.prefix + self.prefix, edges=False, layers=layers)
 
@@ -46,13 +47,9 @@ class Transformer(nn.Module):
         same = upstream.width == config.width
         self.project = nn.Identity() if same else nn.Linear(upstream.width, config.width)
         self.tokens = nn.Parameter(torch.empty(config.prefix, config.width)) if config.prefix else None
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = make_norm(config.norm, config.width, config.eps) if config.final_norm else nn.Identity()
-        self.bias = (
-            RelativeBias(config.heads, config.buckets, config.max_distance, bidirectional=True)
-            if config.relative
-            else None
-        )
+        self.blocks = nn.ModuleList(Block(config, index=i) for i in range(config.depth))
+        self.norm = stack_norm(config) if config.final_norm else nn.Identity()
+        self.bias = make_bias(config, bidirectional=True)
         init_blocks(self, config, config.init_std)
         if self.tokens is not None:
             nn.init.normal_(self.tokens, std=0.02)
@@ -66,6 +63,8 @@ class Transformer(nn.Module):
 
     def forward(self, tokens: Tokens, attend: Attend | None = None) -> Tokens:
         x, prefix = self.project(tokens.x), tokens.prefix + self.config.prefix
+        if self.config.causal:
+            attend = Attend(causal=True) if attend is None else replace(attend, causal=True)
         if self.tokens is not None:
             x = torch.cat([self.tokens.to(x.dtype).expand(x.shape[0], -1, -1), x], 1)
         bias = None if self.bias is None else self.bias(tokens.sites)

@@ -35,11 +35,19 @@ class Mlp(nn.Module):
     """Two linear layers, or three where the first is gated (Shazeer 2020, "GLU variants")."""
 
     def __init__(
-        self, width: int, hidden: int, activation: Activation, *, gated: bool, bias: bool, dropout: float
+        self,
+        width: int,
+        hidden: int,
+        activation: Activation,
+        *,
+        gated: bool,
+        bias: bool,
+        dropout: float,
+        up_bias: bool = True,
     ) -> None:
         super().__init__()
         self.activation, self.gated, self.dropout = activation.fn, gated, dropout
-        self.up = nn.Linear(width, hidden * (2 if gated else 1), bias=bias)
+        self.up = nn.Linear(width, hidden * (2 if gated else 1), bias=bias and up_bias)
         self.down = nn.Linear(hidden, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -77,6 +77,16 @@ def test_unigram_loses_only_spaces() -> None:
         assert tokenizer.decode(tokenizer.encode(text).ids) == " ".join(text.split())
 
 
+def test_smiles_are_cut_into_atoms_bonds_and_brackets() -> None:
+    """Schwaller et al. 2018: brackets are one piece, and so are atoms of two letters and ring numbers after %."""
+    text = "C[C@@H](Br)c1cc(Cl)nc%12c1CC%12N=C/F"
+    tokenizer = train(iter([text]), TokenizerKind.smiles, 64)
+    pieces = " ".join(tokenizer.encode(text).tokens)
+    assert pieces == "C [C@@H] ( Br ) c 1 c c ( Cl ) n c %12 c 1 C C %12 N = C / F"
+    assert tokenizer.decode(tokenizer.encode(text).ids) == text
+    assert tokenizer.encode("[nH]").tokens == ["<unk>"]
+
+
 def test_wordpiece_lowers_and_continues() -> None:
     tokenizer = trained(TokenizerKind.wordpiece)
     assert tokenizer.encode("Tokens").tokens == tokenizer.encode("tokens").tokens

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from encdec_train.data.columns import COLUMN_KINDS, USUAL, column_kind, content_column, decoding, undecoded
-from encdec_train.data.config import AudioDataConfig, DataConfig, GraphDataConfig, ImageDataConfig
+from encdec_train.data.config import AudioDataConfig, DataConfig, GraphDataConfig, ImageDataConfig, VideoDataConfig
 from encdec_train.data.holdout import held_out
 from encdec_train.data.local import ALLOWED, KINDS, Splits, open_path, reason
 from encdec_train.registry import did_you_mean, sources
@@ -21,6 +21,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class ImagesConfig(ImageDataConfig):
+    pass
+
+
+@dataclass(kw_only=True)
+class VideosConfig(VideoDataConfig):
     pass
 
 
@@ -52,6 +57,11 @@ class Files:
 @sources.register("images", ImagesConfig)
 class Images(Files):
     """Pictures from `data.path`: a folder of classes, parquet, arrow, or a hub name."""
+
+
+@sources.register("videos", VideosConfig)
+class Videos(Files):
+    """Clips from `data.path`: parquet or arrow whose column `video` holds files, or a hub name."""
 
 
 @sources.register("texts", TextsConfig)

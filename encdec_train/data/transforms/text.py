@@ -16,6 +16,7 @@ from encdec_train.data.columns import content_column
 from encdec_train.data.config import DataConfig
 from encdec_train.data.example import Example, Row
 from encdec_train.data.packing import pack, shuffled
+from encdec_train.data.sentences import Ends, sentence_of
 from encdec_train.data.tokenizers import TokenizerKind, load, read_vocabulary, save, train, vocabulary
 from encdec_train.data.tokens import Documents, TokenRows, digest, encode, texts
 from encdec_train.data.transform import Drawing, Transform
@@ -46,7 +47,9 @@ class TextConfig:
     min_document: int = 4  # tokens, special ones excluded; shorter documents and remainders are left out
     cut: bool = True  # longer documents become several; else only their beginning is kept
     bos: bool = True  # begin every document with [CLS] or <s>
+    bos_rows: bool = False  # joined documents: it begins the rows instead (RoBERTa)
     eos: bool = True  # end it with [SEP] or </s>
+    sentences: bool = False  # tell corruptions which sentence a token belongs to
     seed: int = 0  # of the order in which documents are packed or joined
     cache: str | None = None  # folder that keeps encoded texts from run to run; none: encoded anew
 
@@ -69,6 +72,8 @@ class TextConfig:
             raise Mismatch(f"transform 'text'.sentinels: {self.sentinels} is below 0")
         if self.min_document < 1:
             raise Mismatch(f"transform 'text'.min_document: {self.min_document} is below 1")
+        if self.bos_rows and not (self.bos and self.layout is Layout.joined):
+            raise Mismatch("transform 'text'.bos_rows: only rows of joined documents, with bos=true, can begin so")
         if self.tokenizer is None and self.vocabulary is None:
             raise Mismatch("transform 'text'.vocabulary: give a size, or a tokenizer to take it from")
 
@@ -88,6 +93,7 @@ class Text(Transform):
         self._vocabulary: Vocabulary | None = None
         self._tokenizer: Tokenizer | None = None
         self._documents: dict[str, Documents] = {}
+        self._ends: Ends | None = None
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -125,6 +131,7 @@ class Text(Transform):
                 length=config.length if even else 0,
                 max_len=config.length if joined else config.document,
                 vocabulary=known,
+                groups=config.sentences,
             )
         }
 
@@ -149,6 +156,8 @@ class Text(Transform):
             save(tokenizer, file)
         tokenizer.encode_special_tokens = True  # "[MASK]" in a text is text
         self._tokenizer = tokenizer
+        if config.sentences:
+            self._ends = Ends.of(tokenizer, found)
 
     def _sample(self, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         if not len(rows):
@@ -201,16 +210,20 @@ class Text(Transform):
     def _joined(self, documents: Documents) -> TokenRows:
         """One stream of the shuffled documents, in full rows; what is left at the end is dropped."""
         config, known = self.config, self.vocabulary
-        bos, eos = ([known.bos] if config.bos else []), ([known.eos] if config.eos else [])
+        bos = [known.bos] if config.bos and not config.bos_rows else []
+        eos = [known.eos] if config.eos else []
+        body = config.length - config.bos_rows
         pieces: list[Any] = []
         for i in shuffled(len(documents.bounds) - 1, config.seed):
             a, b = documents.bounds[i], documents.bounds[i + 1]
             if b - a >= config.min_document:
                 pieces += [bos, documents.tokens[a:b], eos]
         stream = np.concatenate([np.zeros(0, np.int32), *(np.asarray(piece, np.int32) for piece in pieces)])
-        rows = len(stream) // config.length
+        rows = len(stream) // body
         if not rows:
             raise ValueError(f"transform 'text': {len(stream)} tokens do not fill one row of length={config.length}")
+        if config.bos_rows:
+            stream = np.insert(stream[: rows * body], np.arange(rows) * body, known.bos)
         start = np.arange(rows, dtype=np.int64) * config.length
         return _single(stream, start, np.full(rows, config.length, np.int64))
 
@@ -225,6 +238,7 @@ class Text(Transform):
                 values=ids,
                 sample=sample if clean else key,
                 fixed=self._fixed(ids),
+                group=None if self._ends is None else sentence_of(ids, self._ends),
                 max_len=self.config.length if layout is Layout.joined else self.config.document,
             )
         }
@@ -234,13 +248,15 @@ class Text(Transform):
         n = self.config.length
         ids = torch.full((n,), self.vocabulary.pad, dtype=torch.int64)
         doc = torch.full((n,), -1, dtype=torch.int64)
-        sample, place = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.int64)
+        sample, place, group = (torch.zeros(n, dtype=torch.int64) for _ in range(3))
         segments, at = [], 0
         for number, (tokens, key) in enumerate(item):
             document = self._document(tokens)
             here = slice(at, at + len(document))
             ids[here], doc[here], sample[here] = document, number, key
             place[here] = torch.arange(len(document))
+            if self._ends is not None:
+                group[here] = sentence_of(document, self._ends)
             segments.append(len(document))
             at += len(document)
         place[at:] = torch.arange(n - at) % self.config.document  # within the table of positions
@@ -250,6 +266,7 @@ class Text(Transform):
             place=place,
             fixed=self._fixed(ids),
             doc=doc,
+            group=None if self._ends is None else group,
             segments=[*segments, n - at],
             max_len=self.config.document,
         )

@@ -97,6 +97,22 @@ def test_padded_rows_are_the_packed_documents_with_their_keys(tmp_path: Path) ->
     assert not by_key
 
 
+def test_joined_rows_may_begin_alike(tmp_path: Path) -> None:
+    """RoBERTa: <s> at the beginning of every row, </s> between documents, and nothing lost but the rest."""
+    text = fitted(tmp_path, layout=Layout.joined, bos_rows=True, length=16)
+    values, known = batch(text).values, text.vocabulary
+    assert (values[:, 0] == known.bos).all() and (values[:, 1:] != known.bos).all()
+    plain = batch(fitted(tmp_path, layout=Layout.joined, bos=False, length=16)).values.flatten()
+    body = values[:, 1:].flatten()
+    assert len(body) == (sum(count + 1 for count in COUNTS if count >= 2)) // 15 * 15
+    shared = min(len(plain), len(body))
+    assert torch.equal(body[:shared], plain[:shared])
+    alone = batch(text, clean=True)
+    assert (alone.values[:, 0] == known.bos).all()
+    with pytest.raises(Mismatch, match="only rows of joined documents"):
+        fitted(tmp_path, bos_rows=True).specs()
+
+
 def test_joined_rows_are_full_and_in_one_stream(tmp_path: Path) -> None:
     text = fitted(tmp_path, layout=Layout.joined, bos=False, eos=False, length=16)
     units = batch(text)
