@@ -135,7 +135,7 @@ class SpanCorruption(nn.Module):
 
     def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
         if sites.fixed is not None:
-            raise ValueError("corruption 'span_corruption' ends sequences itself: the view may hold no special tokens")
+            raise Mismatch("corruption 'span_corruption' ends sequences itself: the view may hold no special tokens")
         sizes = self.sizes(sites, units.values.device)
         docs = documents(sites, self.config.min_length)
         bits = step.rng.bits(f"span.{path.draw}", sites.sample, docs.item)

@@ -85,10 +85,10 @@ def train(texts: Iterator[str], kind: TokenizerKind, size: int, sentinels: int =
         return _train_wordpiece(texts, size, special)
     if kind is TokenizerKind.unigram:
         return _train_unigram(texts, size, special)
-    if kind is TokenizerKind.byte:
-        return _bytes(special)
     if kind is TokenizerKind.smiles:
         return _train_smiles(texts, size, special)
+    if kind is TokenizerKind.byte:
+        return _bytes(special)
     return _train_bpe(texts, size, special)
 
 
@@ -157,6 +157,16 @@ def _train_bpe(texts: Iterator[str], size: int, special: list[str]) -> Tokenizer
     return tokenizer
 
 
+def _train_smiles(texts: Iterator[str], size: int, special: list[str]) -> Tokenizer:
+    """The pieces that occur, the most frequent ones first; other ones are unknown."""
+    tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))  # type: ignore[call-arg]
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(SMILES), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    trainer = trainers.WordLevelTrainer(vocab_size=size, special_tokens=_special(special), show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
 def _bytes(special: list[str]) -> Tokenizer:
     """Nothing is learned: the byte b has the id b + 3, between the first special tokens and the sentinels."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())  # one for each byte: itself, or one above for the unprintable
@@ -172,16 +182,6 @@ def _byte_level(model: models.BPE) -> Tokenizer:
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
-
-
-def _train_smiles(texts: Iterator[str], size: int, special: list[str]) -> Tokenizer:
-    """The pieces that occur, the most frequent ones first; other ones are unknown."""
-    tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))  # type: ignore[call-arg]
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(SMILES), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    trainer = trainers.WordLevelTrainer(vocab_size=size, special_tokens=_special(special), show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
 

@@ -69,7 +69,10 @@ class Transformer(nn.Module):
             x = torch.cat([self.tokens.to(x.dtype).expand(x.shape[0], -1, -1), x], 1)
         bias = None if self.bias is None else self.bias(tokens.sites)
         layers: dict[int, Tensor] = {}
+        again = None if tokens.position is None else F.pad(tokens.position, (0, 0, prefix, 0))
         for i, block in enumerate(self.blocks):
+            if i and again is not None:
+                x = x + again
             y = block(x, tokens.sites, prefix=prefix, attend=attend, bias=bias)
             x = self.maybe(x, y)
             if i in self.config.emit:
@@ -77,4 +80,4 @@ class Transformer(nn.Module):
         x = self.norm(x)
         if self.config.final_dropout:
             x = F.dropout(x, self.config.final_dropout, self.training)
-        return replace(tokens, x=x, prefix=prefix, layers=layers or None)
+        return replace(tokens, x=x, prefix=prefix, position=None, layers=layers or None)

@@ -24,6 +24,8 @@ class NtXentConfig:
     temperature: float = 0.1  # divides the cosine similarities
 
     def check(self, prediction: Spec, goal: Spec | None) -> None:
+        if goal is not None:
+            raise Mismatch("loss 'nt_xent' compares the crops of a batch: it belongs to an objective 'agree'")
         if self.temperature <= 0:
             raise Mismatch(f"loss 'nt_xent'.temperature: {self.temperature} is not above 0")
         if prediction.kind != "vectors":
@@ -46,7 +48,7 @@ class NtXent(nn.Module):
         """
         crops = left if right is left else left + right
         if len(crops) < 2:
-            raise ValueError("loss 'nt_xent' needs two crops or paths to compare, it is given one")
+            raise Mismatch("loss 'nt_xent' needs two crops or paths to compare, it is given one")
         z = F.normalize(torch.stack(crops, 1).float(), dim=-1)  # (B,V,C)
         pictures, views = z.shape[:2]
         everyone = gather_ranks(z).flatten(0, 1)  # (world*B*V,C)

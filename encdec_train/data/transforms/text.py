@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from tokenizers import Tokenizer
 
 from encdec_train.data.columns import content_column
@@ -48,6 +49,7 @@ class TextConfig:
     cut: bool = True  # longer documents become several; else only their beginning is kept
     bos: bool = True  # begin every document with [CLS] or <s>
     bos_rows: bool = False  # joined documents: it begins the rows instead (RoBERTa)
+    whole: bool = False  # joined documents: rows end with a sentence where they can, and are filled up (RoBERTa)
     eos: bool = True  # end it with [SEP] or </s>
     sentences: bool = False  # tell corruptions which sentence a token belongs to
     seed: int = 0  # of the order in which documents are packed or joined
@@ -74,6 +76,8 @@ class TextConfig:
             raise Mismatch(f"transform 'text'.min_document: {self.min_document} is below 1")
         if self.bos_rows and not (self.bos and self.layout is Layout.joined):
             raise Mismatch("transform 'text'.bos_rows: only rows of joined documents, with bos=true, can begin so")
+        if self.whole and self.layout is not Layout.joined:
+            raise Mismatch("transform 'text'.whole: only rows of joined documents can end so")
         if self.tokenizer is None and self.vocabulary is None:
             raise Mismatch("transform 'text'.vocabulary: give a size, or a tokenizer to take it from")
 
@@ -132,6 +136,8 @@ class Text(Transform):
                 max_len=config.length if joined else config.document,
                 vocabulary=known,
                 groups=config.sentences,
+                docs=config.layout is Layout.packed,
+                fixed=config.bos or config.eos,
             )
         }
 
@@ -156,7 +162,7 @@ class Text(Transform):
             save(tokenizer, file)
         tokenizer.encode_special_tokens = True  # "[MASK]" in a text is text
         self._tokenizer = tokenizer
-        if config.sentences:
+        if config.sentences or config.whole:
             self._ends = Ends.of(tokenizer, found)
 
     def _sample(self, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -208,7 +214,7 @@ class Text(Transform):
         return (documents.bounds[:-1][owner] + offset)[kept], length[kept]
 
     def _joined(self, documents: Documents) -> TokenRows:
-        """One stream of the shuffled documents, in full rows; what is left at the end is dropped."""
+        """One stream of the shuffled documents, cut into rows; what is left at the end is dropped."""
         config, known = self.config, self.vocabulary
         bos = [known.bos] if config.bos and not config.bos_rows else []
         eos = [known.eos] if config.eos else []
@@ -219,29 +225,45 @@ class Text(Transform):
             if b - a >= config.min_document:
                 pieces += [bos, documents.tokens[a:b], eos]
         stream = np.concatenate([np.zeros(0, np.int32), *(np.asarray(piece, np.int32) for piece in pieces)])
-        rows = len(stream) // body
-        if not rows:
+        if len(stream) < body:
             raise ValueError(f"transform 'text': {len(stream)} tokens do not fill one row of length={config.length}")
+        cuts = np.arange(0, len(stream) + 1, body)
+        if config.whole:
+            cuts = cut_rows(self._sentence_ends(stream), len(stream), body)
         if config.bos_rows:
-            stream = np.insert(stream[: rows * body], np.arange(rows) * body, known.bos)
-        start = np.arange(rows, dtype=np.int64) * config.length
-        return _single(stream, start, np.full(rows, config.length, np.int64))
+            stream = np.insert(stream[: cuts[-1]], cuts[:-1], known.bos)
+            cuts = cuts + np.arange(len(cuts))
+        return _single(stream, cuts[:-1], np.diff(cuts))
 
     def __call__(self, item: list[tuple[np.ndarray, int]], sample: int, rng: Rng, *, clean: bool) -> Row:
         layout = Layout.padded if clean else self.config.layout
         if layout is Layout.packed:
             return {"text": self._packed(item)}
         tokens, key = item[0]
+        valid = None
         ids = torch.from_numpy(tokens.astype(np.int64)) if layout is Layout.joined else self._document(tokens)
+        if layout is Layout.joined and self.config.whole:
+            valid = torch.arange(self.config.length) < len(ids)
+            ids = F.pad(ids, (0, self.config.length - len(ids)), value=self.vocabulary.pad)
         return {
             "text": Example(
                 values=ids,
                 sample=sample if clean else key,
                 fixed=self._fixed(ids),
-                group=None if self._ends is None else sentence_of(ids, self._ends),
+                valid=valid,
+                group=self._sentences(ids),
                 max_len=self.config.length if layout is Layout.joined else self.config.document,
             )
         }
+
+    def _sentences(self, ids: torch.Tensor) -> torch.Tensor | None:
+        """(n,) int64 sentence of each token, if corruptions are to know."""
+        return sentence_of(ids, self._ends) if self._ends is not None and self.config.sentences else None
+
+    def _sentence_ends(self, stream: np.ndarray) -> np.ndarray:
+        """(E,) int64 places of a stream after which a row may end."""
+        assert self._ends is not None, "fit() comes first"
+        return np.flatnonzero(np.diff(sentence_of(torch.from_numpy(stream.astype(np.int64)), self._ends))) + 1
 
     def _packed(self, item: list[tuple[np.ndarray, int]]) -> Example:
         """Documents side by side; the padding at the end of the row is a segment of its own."""
@@ -255,8 +277,9 @@ class Text(Transform):
             here = slice(at, at + len(document))
             ids[here], doc[here], sample[here] = document, number, key
             place[here] = torch.arange(len(document))
-            if self._ends is not None:
-                group[here] = sentence_of(document, self._ends)
+            sentences = self._sentences(document)
+            if sentences is not None:
+                group[here] = sentences
             segments.append(len(document))
             at += len(document)
         place[at:] = torch.arange(n - at) % self.config.document  # within the table of positions
@@ -266,7 +289,7 @@ class Text(Transform):
             place=place,
             fixed=self._fixed(ids),
             doc=doc,
-            group=None if self._ends is None else group,
+            group=group if self.config.sentences else None,
             segments=[*segments, n - at],
             max_len=self.config.document,
         )
@@ -299,6 +322,16 @@ class Text(Transform):
             "vocabulary": vars(self.vocabulary),
             "tokenizer": "tokenizer.json",
         }
+
+
+def cut_rows(ends: np.ndarray, total: int, body: int) -> np.ndarray:
+    """(R+1,) int64 bounds of rows of at most `body` tokens: the last end that fits, or wherever a row is full."""
+    cuts = [0]
+    while cuts[-1] + body <= total:
+        last = cuts[-1] + body
+        found = np.searchsorted(ends, last, side="right") - 1
+        cuts.append(int(ends[found]) if found >= 0 and ends[found] > cuts[-1] else last)
+    return np.array(cuts, dtype=np.int64)
 
 
 def _single(tokens: np.ndarray, start: np.ndarray, length: np.ndarray) -> TokenRows:
