@@ -70,7 +70,8 @@ class MixedSpansConfig:
         if raw.vocabulary is not None:
             left = replace(raw.vocabulary, sentinels=max(raw.vocabulary.sentinels - self.modes, 0))
             sites = replace(sites, raw=replace(raw, vocabulary=left))
-        checked, *_ = [part.spec(sites) for part in self.parts()]
+        for part in self.parts():
+            checked = part.spec(sites)
         return replace(checked, raw=raw)
 
 
