@@ -370,6 +370,8 @@ def _meta_units(spec: Spec, rows: int) -> Units:
         coords=whole(total, n, spec.coords, kind=torch.float32) if spec.coords else None,
         edges=whole(2, 4 * total * n) if spec.edges else None,
         group=whole(total, n) if spec.groups else None,
+        doc=whole(total, n) if spec.docs else None,
+        fixed=whole(total, n, kind=torch.bool) if spec.fixed else None,
         grid=spec.grid,
         max_len=n,
     )

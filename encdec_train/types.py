@@ -121,6 +121,7 @@ class Tokens:
     x: Tensor  # (B,prefix+N,D)
     sites: Sites  # of the N, not of the prefix
     prefix: int = 0  # leading class and register tokens
+    position: Tensor | None = None  # (B,N,D) is in `x`, and every block after the first adds it again
     cond: Tensor | None = None  # (B,D) time or class, for adaptive norms
     layers: dict[int, Tensor] | None = None  # hidden states that the build asked for (`emit`)
     codes: Tensor | None = None  # (B,N,Q) int64, from a quantiser
@@ -229,9 +230,12 @@ class Spec:
     grid: tuple[int, ...] | None = None
     edges: bool = False
     groups: bool = False  # sites are told which sentence they belong to
+    docs: bool = False  # several documents stand in a row
+    fixed: bool = False  # some sites are never corrupted
     prefix: int = 0
     features: int = 0  # width of the embedder's content before projection
     layers: tuple[Layer, ...] = ()  # hidden states that the encoder can hand out, first to last
+    negatives: int = 0  # distractors that a target gives with each row
     codes: int = 0  # entries of the quantiser that gave `Tokens.codes`; 0 = none
     rows: Literal["all", "kept", "coarse", "one", "predicted"] = "all"  # which sites come back
     crops: int = 1

@@ -73,7 +73,7 @@ class BlankInfilling(nn.Module):
 
     def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
         if sites.doc is not None or sites.fixed is not None:
-            raise ValueError("corruption 'blank_infilling' needs one document in a row, without special tokens")
+            raise Mismatch("corruption 'blank_infilling' needs one document in a row, without special tokens")
         config, key = self.config, sites.sample[:, :1]
         length = sites.real().sum(1, keepdim=True)
         blanks = draw_blanks(

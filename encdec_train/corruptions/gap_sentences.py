@@ -71,7 +71,7 @@ class GapSentences(nn.Module):
 
     def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
         if sites.doc is not None or sites.group is None:
-            raise ValueError("corruption 'gap_sentences' needs one document in a row, and its sentences")
+            raise Mismatch("corruption 'gap_sentences' needs one document in a row, and its sentences")
         ids, free = units.values, sites.open()
         group = torch.where(free, sites.group, -1)
         chosen = self.choose(ids, sites, group, step.rng, f"gap.{path.draw}")  # (B,N) by sentence

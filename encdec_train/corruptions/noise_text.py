@@ -79,7 +79,7 @@ class NoiseText(nn.Module):
 
     def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
         if sites.doc is not None:
-            raise ValueError("corruption 'noise_text' needs one document in a row: set transform.layout to padded")
+            raise Mismatch("corruption 'noise_text' needs one document in a row: set transform.layout to padded")
         tag, key = f"noise.{path.draw}", sites.sample[:, :1]
         order = self.arrange(sites, step.rng, tag)
         ids = units.values.gather(1, order)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(kw_only=True)
@@ -14,6 +15,11 @@ class DataConfig:
     column: str | None = None  # column that holds the content; none: the first that fits the transform
     label: str | None = "label"  # column with the class that probes read; none: no labels
     limit: int | None = None  # use only the first rows of the training split
+
+    @property
+    def ordered(self) -> bool:
+        """Rows follow each other in time: where a test split is missing, the last ones are held out."""
+        return False
 
 
 @dataclass(kw_only=True)
@@ -48,3 +54,28 @@ class GraphDataConfig(DataConfig):
     column: str | None = "features"  # column of node features, one list for each node
     edges: str = "edges"  # column of edges: two lists, sources and destinations
     features: int = 32  # numbers in the features of a node
+
+
+@dataclass(kw_only=True)
+class SeriesDataConfig(DataConfig):
+    column: str | None = None  # column with a whole series in each row; none: a row is a step of one long series
+    length: int = 336  # steps of one example: longer series are cut
+    channels: int = 1  # numbers at each step
+    patch: int = 12  # steps of a patch that suits these data
+
+    @property
+    def ordered(self) -> bool:
+        return self.column is None
+
+
+@dataclass(kw_only=True)
+class PointsDataConfig(DataConfig):
+    column: str | None = "points"  # column with the points of a cloud: lists of three numbers
+    points: int = 1024  # of one example: a random choice where a cloud has more
+
+
+@dataclass(kw_only=True)
+class PairDataConfig(DataConfig):
+    """Several views in one row. `views` says of each, by name, what its transform has to know of the data."""
+
+    views: dict[str, Any] = field(default_factory=dict)  # of registered data configs; `column` holds the content

@@ -37,6 +37,7 @@ class CrossAttentionConfig(BlockConfig):
             raise Mismatch(f"decoder 'cross_attention' fills dropped sites, its memory has {given}")
         if not sites.coords:
             raise Mismatch("decoder 'cross_attention' needs coordinates, the view has none")
+        self.check_unplaced("decoder 'cross_attention'")
         if inputs is not None:
             raise Mismatch("decoder 'cross_attention' takes no inputs of its own")
         widths = {layer.width for layer in memory.layers}

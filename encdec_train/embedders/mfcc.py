@@ -68,7 +68,7 @@ class Mfcc(nn.Module):
 
     def features(self, units: Units, sites: Sites, keep: Tensor | None) -> Tensor:
         if keep is not None:
-            raise ValueError("embedder 'mfcc' computes all frames: use a corruption that replaces, not drops")
+            raise Mismatch("embedder 'mfcc' computes all frames: use a corruption that replaces, not drops")
         config = self.config
         sound = units.values[..., 0].float()
         seconds = config.window / config.rate, config.hop / config.rate

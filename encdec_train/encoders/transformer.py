@@ -23,6 +23,7 @@ class TransformerConfig(BlockConfig):
     adaptive: bool = False  # norms and gates follow the noise level of a row (Peebles and Xie 2023)
     causal: bool = False  # a site reads only itself and those before it, whatever the plan says
     prefix: int = 0  # class and register tokens put before the sites
+    input_norm: bool = False  # a norm of all that comes in, the prefix too (CLIP)
     init_std: float | None = None  # of linear weights; none: Xavier uniform, or by fan-in
     final_dropout: float = 0.0  # after the last norm (T5)
     layer_drop: float = 0.0  # chance that a block is skipped (Fan et al. 2020, "LayerDrop")
@@ -54,6 +55,7 @@ class Transformer(nn.Module):
         same = upstream.width == config.width
         self.project = nn.Identity() if same else nn.Linear(upstream.width, config.width)
         self.tokens = nn.Parameter(torch.empty(config.prefix, config.width)) if config.prefix else None
+        self.input_norm = stack_norm(config) if config.input_norm else nn.Identity()
         self.time = TimeEmbedding(config.width) if config.adaptive else None
         self.blocks = nn.ModuleList(
             (AdaptiveBlock if config.adaptive else Block)(config, index=i) for i in range(config.depth)
@@ -80,10 +82,14 @@ class Transformer(nn.Module):
             attend = Attend(causal=True) if attend is None else replace(attend, causal=True)
         if self.tokens is not None:
             x = torch.cat([self.tokens.to(x.dtype).expand(x.shape[0], -1, -1), x], 1)
+        x = self.input_norm(x)
         bias = None if self.bias is None else self.bias(tokens.sites)
         cond = {} if self.time is None else {"cond": self.time(tokens)}
         layers: dict[int, Tensor] = {}
+        again = None if tokens.position is None else F.pad(tokens.position, (0, 0, prefix, 0))
         for i, block in enumerate(self.blocks):
+            if i and again is not None:
+                x = x + again
             y = block(x, tokens.sites, prefix=prefix, attend=attend, bias=bias, **cond)
             x = self.maybe(x, y)
             if i in self.config.emit:
@@ -91,4 +97,4 @@ class Transformer(nn.Module):
         x = self.norm(x, **cond)
         if self.config.final_dropout:
             x = F.dropout(x, self.config.final_dropout, self.training)
-        return replace(tokens, x=x, prefix=prefix, layers=layers or None)
+        return replace(tokens, x=x, prefix=prefix, position=None, layers=layers or None)

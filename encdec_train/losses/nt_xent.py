@@ -7,14 +7,15 @@ all other vectors of the batch. With more than two crops the log-probabilities o
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encdec_train.nn.autocast import without_autocast
 from encdec_train.nn.gather import gather_ranks, world
+from encdec_train.nn.sides import check_sides
 from encdec_train.registry import losses
 from encdec_train.types import Mismatch, Spec, Term
 
@@ -24,10 +25,9 @@ class NtXentConfig:
     temperature: float = 0.1  # divides the cosine similarities
 
     def check(self, prediction: Spec, goal: Spec | None) -> None:
+        check_sides("nt_xent", prediction, goal)
         if self.temperature <= 0:
             raise Mismatch(f"loss 'nt_xent'.temperature: {self.temperature} is not above 0")
-        if prediction.kind != "vectors":
-            raise Mismatch(f"loss 'nt_xent' compares vectors, the head gives {prediction.kind}")
 
 
 @losses.register("nt_xent", NtXentConfig)
@@ -42,26 +42,21 @@ class NtXent(nn.Module):
         """The sum over this rank's V * B vectors, V crops of B pictures. All crops of a picture are partners.
 
         Raises:
-            ValueError: there is one crop only, so nothing to agree with.
+            Mismatch: there is one crop only, so nothing to agree with.
         """
         crops = left if right is left else left + right
         if len(crops) < 2:
-            raise ValueError("loss 'nt_xent' needs two crops or paths to compare, it is given one")
+            raise Mismatch("loss 'nt_xent' needs two crops or paths to compare, it is given one")
         z = F.normalize(torch.stack(crops, 1).float(), dim=-1)  # (B,V,C)
         pictures, views = z.shape[:2]
         everyone = gather_ranks(z).flatten(0, 1)  # (world*B*V,C)
-        with _without_autocast(z.device.type):
+        with without_autocast(z.device.type):
             logits = z.flatten(0, 1) @ everyone.T / self.temperature  # (B*V,world*B*V)
         own = torch.arange(pictures * views, device=z.device) + world()[0] * pictures * views
         logits = logits.scatter(1, own[:, None], float("-inf"))
         positives = logits.gather(1, _others(own, views))  # (B*V,V-1)
         rows = logits.logsumexp(1) - positives.mean(1)
         return Term(rows.sum(), torch.full((), rows.numel(), dtype=rows.dtype, device=rows.device))
-
-
-def _without_autocast(device: str) -> AbstractContextManager[None]:
-    """Products of nearly equal vectors are not left to half precision; the meta device has no autocast."""
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def _others(own: Tensor, views: int) -> Tensor:

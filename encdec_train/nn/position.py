@@ -26,6 +26,19 @@ def sincos(coords: Tensor, width: int) -> Tensor:
     return F.pad(parts, (0, width - parts.shape[-1]))
 
 
+class PointPosition(nn.Module):
+    """Two linear layers from coordinates to a vector (Point-MAE, Pang et al. 2022, section 3.2)."""
+
+    def __init__(self, dims: int, hidden: int, width: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(dims, hidden), nn.Linear(hidden, width)
+
+    def forward(self, coords: Tensor) -> Tensor:
+        """(...,P) -> (...,width)."""
+        found: Tensor = self.down(F.gelu(self.up(coords)))
+        return found
+
+
 Rotation = tuple[Tensor, Tensor]  # cosine and sine, (B,1,prefix+N,d/2)
 
 

@@ -72,6 +72,12 @@ class BlockConfig:
         if not (self.first_norm or self.norm_first):
             raise Mismatch(f"{noun}.first_norm: a post-norm stack has no norm before its first attention")
 
+    def check_unplaced(self, noun: str) -> None:
+        """For stacks whose sites are out of order: only their coordinates say where they stand."""
+        placed = [name for name in ("windows", "rotary", "slopes", "relative") if getattr(self, name)]
+        if placed:
+            raise Mismatch(f"{noun} reads coordinates, not places: it has no {', '.join(placed)}")
+
     def turn(self, values: list[Any], block: int) -> Any | None:
         """The value of one block, where values take turns over the blocks; None where there are none."""
         return values[block % len(values)] if values else None

@@ -46,8 +46,6 @@ class PredictConfig:
             spec = wiring.through(where, "decoder", self.decoder, (spec, given, sites), fallback)
         if spec is None:
             return
-        if spec.rows in ("kept", "coarse") and path.corruption:
-            wiring.problem(where, f"{spec.rows} sites come back, the corruption predicts others: a decoder is needed")
         assert sites.raw is not None
         target = wiring.config.target.get(self.target)
         readings = wiring.reading(f"target.{self.target}", target)
@@ -60,6 +58,8 @@ class PredictConfig:
         loss = wiring.find(where, "loss", self.loss)
         if goal is None or loss is None:
             return
+        if spec.rows not in ("all", "predicted") and (path.corruption or goal.rows != spec.rows):
+            wiring.problem(where, f"{spec.rows} sites come back, the target has others: a decoder is needed")
         out = wiring.heads(where, plan_path, [self.head], spec, goal)
         if out is not None:
             loss.check(out, goal)

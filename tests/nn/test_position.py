@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from encdec_train.nn.position import LinearBias, rotate, rotation
+from encdec_train.nn.position import LinearBias, PointPosition, rotate, rotation
 from encdec_train.nn.transformer import Attention, BlockConfig
 from encdec_train.types import Sites
 
@@ -79,3 +80,9 @@ def test_a_linear_bias_is_added_to_the_scores() -> None:
     expected, _ = theirs(x, x, x, attn_mask=penalty.repeat(3, 1, 1))
     found = ours(x, query=sites, key=sites, prefix=(0, 0), bias=LinearBias(4)(sites))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_point_position_is_two_layers():
+    part, coords = PointPosition(3, 8, 6), torch.randn(2, 5, 3)
+    wanted = F.gelu(coords @ part.up.weight.T + part.up.bias) @ part.down.weight.T + part.down.bias
+    assert torch.allclose(part(coords), wanted, atol=1e-6)
