@@ -29,6 +29,7 @@ class IdsPosition(Enum):
 @dataclass(kw_only=True)
 class IdsConfig:
     width: int | None = None  # none: the width of the encoder that reads it
+    scale: bool = False  # tokens times the square root of the width (Vaswani et al. 2017, section 3.4)
     position: IdsPosition = IdsPosition.none
     positions: int | None = None  # places that have a learned vector; none: as many as a document can have
     types: int = 0  # rows of a token type table (2 in BERT), whose first is added everywhere
@@ -88,6 +89,8 @@ class Ids(nn.Module):
 
     def place(self, features: Tensor, plan: Plan) -> Tokens:
         x, sites = seat(features, plan, self.mask)
+        if self.config.scale:
+            x = x * x.shape[-1] ** 0.5
         if self.positions is not None:
             x = x + self.positions(sites.place)
         elif self.config.position is IdsPosition.sincos:
