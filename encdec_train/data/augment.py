@@ -24,6 +24,7 @@ TRIES = 10  # boxes drawn for a crop before the largest middle one is taken, as 
 @dataclass(kw_only=True)
 class AugmentConfig:
     crops: int = 1  # augmented versions of each picture
+    size: int | None = None  # side of what comes back; none: the data set's size
     source: int | None = None  # side that pictures are brought to before they are cut; none: the data set's size
     scale_min: float = 0.08  # least area of a random crop, as a share of the picture; 1: no cropping
     scale_max: float = 1.0  # largest area
@@ -47,6 +48,8 @@ class AugmentConfig:
         """Raise `Mismatch` for the first value out of its range."""
         if self.crops < 1:
             raise Mismatch(f"augment.crops: {self.crops} is below 1")
+        if self.size is not None and self.size < 1:
+            raise Mismatch(f"augment.size: {self.size} is below 1")
         if not 0 < self.scale_min <= self.scale_max <= 1:
             raise Mismatch(f"augment: scale from {self.scale_min} to {self.scale_max} is not within (0, 1]")
         if self.ratio < 1:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encdec_train.nn.adaptive import time_features
 from encdec_train.nn.mask import MaskVector, seat
 from encdec_train.nn.position import sincos
 from encdec_train.nn.transformer import init_linear
@@ -26,6 +28,7 @@ class Position(Enum):
 class LinearEmbedderConfig:
     width: int | None = None  # none: the width of the encoder that reads it
     position: Position = Position.sincos
+    dropout: float = 0.0  # after positions
 
     def spec(self, view: Spec) -> Spec:
         if view.kind != "values":
@@ -34,6 +37,8 @@ class LinearEmbedderConfig:
             raise Mismatch("embedder 'linear': position=sincos needs coordinates, the view has none")
         if self.position is Position.learned and not (view.max_len or view.length):
             raise Mismatch("embedder 'linear': position=learned needs rows of bounded length, the view's have no bound")
+        if not 0 <= self.dropout < 1:
+            raise Mismatch(f"embedder 'linear'.dropout: {self.dropout} is not in [0, 1)")
         width = self.width or view.width
         return replace(view, kind="vectors", width=width, features=width, raw=view)
 
@@ -67,4 +72,7 @@ class Linear(nn.Module):
             x = x + sincos(sites.coords, x.shape[-1])
         elif self.positions is not None:
             x = x + self.positions(sites.place)
-        return Tokens(x=x, sites=sites)
+        if self.config.dropout:
+            x = F.dropout(x, self.config.dropout, self.training)
+        cond = None if plan.time is None else time_features(plan.time)
+        return Tokens(x=x, sites=sites, cond=cond)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encdec_train.nn.mlp import Activation
 from encdec_train.registry import heads
 from encdec_train.types import Mismatch, Spec
 
@@ -30,8 +30,9 @@ class ProjectorConfig:
     layers: int = 2  # linear layers
     hidden: int | None = None  # width of all but the last; none: as wide as what comes in
     width: int = 128  # of the last
-    hidden_norm: BatchNorm = BatchNorm.full  # before the rectifier of all but the last layer
+    hidden_norm: BatchNorm = BatchNorm.full  # before the activation of all but the last layer
     final_norm: BatchNorm = BatchNorm.none  # after the last layer
+    activation: Activation = Activation.relu  # of all but the last layer
 
     def spec(self, upstream: Spec, goal: Spec | None) -> Spec:
         for name in ("layers", "width", "hidden"):
@@ -55,13 +56,14 @@ class Projector(nn.Module):
             for before, after, kind in zip(widths, widths[1:], norms, strict=False)
         )
         self.norms = nn.ModuleList(map(batch_norm, norms, widths[1:]))
+        self.activation = config.activation.fn
 
     def forward(self, x: Tensor) -> Tensor:
         last = len(self.linears) - 1
         for i, (linear, norm) in enumerate(zip(self.linears, self.norms, strict=True)):
             x = norm(linear(x))
             if i < last:
-                x = F.relu(x)
+                x = self.activation(x)
         return x
 
 

@@ -1,12 +1,9 @@
-import subprocess
-import sys
-
 import pytest
 import torch
-import torch.distributed as dist
 
 from encdec_train.losses.nt_xent import NtXent, NtXentConfig
 from encdec_train.types import Mismatch, Spec
+from tests.ranks import check_two_ranks
 
 
 def closed_form(crops, temperature):
@@ -98,34 +95,5 @@ def test_one_crop_and_bad_values_are_refused():
         NtXentConfig().check(Spec(kind="ids", width=4), None)
 
 
-RANK = """
-import sys, torch, torch.distributed as dist
-from encdec_train.losses.nt_xent import NtXent, NtXentConfig
-folder, rank = sys.argv[1], int(sys.argv[2])
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-mine = [crop.chunk(2)[rank].clone().requires_grad_() for crop in torch.load(f"{folder}/z.pt")]
-term = NtXent(NtXentConfig(temperature=0.2), None)(mine, mine, pairs=[(0, 1)])
-total = torch.stack([term.sum.detach(), term.count])
-dist.all_reduce(total)
-gradients = torch.autograd.grad(term.sum / total[1], mine)
-torch.save((total, gradients), f"{folder}/{rank}.pt")
-dist.barrier()
-dist.destroy_process_group()
-"""
-
-
-@pytest.mark.skipif(not dist.is_available(), reason="torch without torch.distributed")
 def test_two_ranks_see_the_global_batch(tmp_path):
-    """Sums, counts and gradients of two ranks are those of one process with all rows."""
-    z = [crop.requires_grad_() for crop in vectors(2, rows=6)]
-    torch.save([crop.detach() for crop in z], tmp_path / "z.pt")
-    command = [sys.executable, "-c", RANK, str(tmp_path)]
-    ranks = [subprocess.Popen([*command, str(rank)]) for rank in range(2)]
-    assert [process.wait(timeout=120) for process in ranks] == [0, 0]
-    totals, gradients = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True)
-    whole = loss()(z, z, pairs=[(0, 1)])
-    for total in totals:
-        torch.testing.assert_close(total, torch.stack([whole.sum.detach(), whole.count]))
-    for crop, expected in enumerate(torch.autograd.grad(whole.mean, z)):
-        torch.testing.assert_close(torch.cat([gradients[rank][crop] for rank in range(2)]), expected)
+    check_two_ranks(tmp_path, loss(), vectors(2, rows=6))

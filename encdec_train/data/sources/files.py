@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from encdec_train.data.columns import COLUMN_KINDS, USUAL, column_kind, content_column, decoding, undecoded
-from encdec_train.data.config import AudioDataConfig, DataConfig, GraphDataConfig, ImageDataConfig, PairDataConfig
+from encdec_train.data.config import (
+    AudioDataConfig,
+    DataConfig,
+    GraphDataConfig,
+    ImageDataConfig,
+    PairDataConfig,
+    PointsDataConfig,
+    SeriesDataConfig,
+    VideoDataConfig,
+)
 from encdec_train.data.holdout import held_out
 from encdec_train.data.local import ALLOWED, KINDS, Splits, open_path, reason
 from encdec_train.registry import did_you_mean, sources
@@ -21,6 +30,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class ImagesConfig(ImageDataConfig):
+    pass
+
+
+@dataclass(kw_only=True)
+class VideosConfig(VideoDataConfig):
     pass
 
 
@@ -36,6 +50,16 @@ class SoundsConfig(AudioDataConfig):
 
 @dataclass(kw_only=True)
 class GraphsConfig(GraphDataConfig):
+    pass
+
+
+@dataclass(kw_only=True)
+class SeriesConfig(SeriesDataConfig):
+    pass
+
+
+@dataclass(kw_only=True)
+class CloudsConfig(PointsDataConfig):
     pass
 
 
@@ -59,6 +83,11 @@ class Images(Files):
     """Pictures from `data.path`: a folder of classes, parquet, arrow, or a hub name."""
 
 
+@sources.register("videos", VideosConfig)
+class Videos(Files):
+    """Clips from `data.path`: parquet or arrow whose column `video` holds files, or a hub name."""
+
+
 @sources.register("texts", TextsConfig)
 class Texts(Files):
     """Text from `data.path`: text files, csv, json, parquet, arrow, or a hub name."""
@@ -74,6 +103,16 @@ class Graphs(Files):
     """Graphs from `data.path`: json, parquet, arrow, or a hub name."""
 
 
+@sources.register("series", SeriesConfig)
+class Series(Files):
+    """Series from `data.path`: csv, json, parquet, arrow, or a hub name."""
+
+
+@sources.register("clouds", CloudsConfig)
+class Clouds(Files):
+    """Clouds of points from `data.path`: json, parquet, arrow, or a hub name."""
+
+
 @sources.register("pairs", PairsConfig)
 class Pairs(Files):
     """Several views in each row of `data.path`, whatever they are: `data.views.NAME.column` says where."""
@@ -86,7 +125,8 @@ def open_files(config: DataConfig, split: str) -> Any:
         config: `path`, `subset`, `train`, `test` and `label` are read.
         split: "train" and "test" mean `config.train` and `config.test`; anything else is a split's own name.
             Names joined by `+` are joined rows. Where the default test split is missing, the validation split
-            takes its place, or else a tenth of the training rows, always the same, that is not trained on.
+            takes its place, or else a tenth of the training rows, always the same, that is not trained on; of a
+            table in time its end.
 
     Returns:
         Columns as they are, but for two: classes that are words are numbered, and without `config.column` the
@@ -160,7 +200,7 @@ def _rows(config: DataConfig, split: str, splits: Splits) -> Any:
     if split in ("train", "test") and (replaced or config.test is None):
         log.info("%s has no test split: a tenth of '%s' is held out", config.path, config.train)
         rows = _named(config, config.train, "train", splits)
-        return held_out(rows, config.path or "")[split == "test"]
+        return held_out(rows, config.path or "", ordered=config.ordered)[split == "test"]
     assert name is not None
     return _named(config, name, split, splits)
 

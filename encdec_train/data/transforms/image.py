@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from encdec_train.data.augment import AugmentConfig, augment
 from encdec_train.data.config import DataConfig, ImageDataConfig
 from encdec_train.data.example import Example, Row, crop_key, crop_keys
 from encdec_train.data.transform import Drawing, Transform
+from encdec_train.nn.lattice import cut
 from encdec_train.registry import transforms
 from encdec_train.rng import Rng
 from encdec_train.types import Batch, Mismatch, Plan, Sites, Spec, Units
@@ -27,11 +28,16 @@ if TYPE_CHECKING:
 class ImageConfig:
     patch: int | None = None  # side of a patch in pixels; none: the data set's own; 1: pixels, for convolutions
     augment: AugmentConfig | None = None  # of training pictures; none: they stay as they are
+    more: dict[str, AugmentConfig] = field(default_factory=dict)  # further training views of the same pictures
 
 
 @transforms.register("image", ImageConfig)
 class ImageTransform(Transform):
-    """view `image`: patches (N, patch * patch * channels) on a lattice, rows before columns before channels."""
+    """view `image`: patches (N, patch * patch * channels) on a lattice, rows before columns before channels.
+
+    Further views hold other augmented versions of the same pictures, for training only: of another size, or altered
+    in another way (BYOL's second crop, DINO's local crops). Their coordinates cover what those of `image` cover.
+    """
 
     config: ImageConfig
     data: ImageDataConfig
@@ -44,14 +50,37 @@ class ImageTransform(Transform):
         if self.patch < 1 or data.size % self.patch:
             raise Mismatch(f"transform 'image': patches of {self.patch} do not tile pictures of {data.size}")
         self.side = data.size // self.patch
-        if config.augment is not None:
-            config.augment.check()
+        self.check()
+
+    def check(self) -> None:
+        """Raise `Mismatch` for augmentations that are out of range or do not fit each other."""
+        first = self.config.augment
+        if first is None and self.config.more:
+            raise Mismatch("transform 'image': further views need an `augment` of the first")
+        if first is not None and first.size is not None:
+            raise Mismatch("transform 'image': augment.size: the first view has the data set's size")
+        for name, config in self.views().items():
+            config.check()
+            if config.size is not None and config.size % self.patch:
+                raise Mismatch(f"transform 'image': patches of {self.patch} do not tile view '{name}' of {config.size}")
+            if first is not None and config.source not in (None, first.source):
+                raise Mismatch(f"transform 'image'.more.{name}.source: all views are cut from the first one's source")
+        if "image" in self.config.more:
+            raise Mismatch("transform 'image'.more: 'image' is the first view")
+
+    def views(self) -> dict[str, AugmentConfig]:
+        """The augmentation of every view that has one, the first one's first."""
+        first = self.config.augment
+        return {} if first is None else {"image": first, **self.config.more}
 
     def specs(self) -> dict[str, Spec]:
-        width = self.patch**2 * self.data.channels
-        grid = (self.side, self.side)
-        crops = self.config.augment.crops if self.config.augment else 1
-        return {"image": Spec(kind="values", width=width, length=self.side**2, coords=2, grid=grid, crops=crops)}
+        def spec(size: int | None, crops: int) -> Spec:
+            side = (size or self.data.size) // self.patch
+            width = self.patch**2 * self.data.channels
+            return Spec(kind="values", width=width, length=side**2, coords=2, grid=(side, side), crops=crops)
+
+        views = self.views()
+        return {name: spec(view.size, view.crops) for name, view in views.items()} or {"image": spec(None, 1)}
 
     def __call__(self, item: Any, sample: int, rng: Rng, *, clean: bool) -> Row:
         column = self.data.column or "image"
@@ -59,13 +88,17 @@ class ImageTransform(Transform):
         return {"image": picture(pixels, crop_key(sample, 0))}
 
     def finish(self, batch: Batch, rng: Rng, *, clean: bool) -> Batch:
-        units, config = batch["image"], self.config.augment
-        images, keys, crops = unpack(units), units.sites.sample[:, :1], 1
-        if config is not None and not clean:
-            crops = config.crops
-            keys = torch.cat([crop_keys(keys, crop) for crop in range(crops)])
-            images = augment(images.repeat(crops, 1, 1, 1), keys[:, 0], rng, config, self.data.size)
-        return {**batch, "image": self.patches(self.normalize(images), keys, crops)}
+        images, keys = unpack(batch["image"]), batch["image"].sites.sample[:, :1]
+        if clean or self.config.augment is None:
+            return {**batch, "image": self.patches(self.normalize(images), keys, 1)}
+        found, first = dict(batch), 0
+        for name, config in self.views().items():
+            crops = range(first, first + config.crops)  # every crop of a picture has a key of its own
+            own = torch.cat([crop_keys(keys, crop) for crop in crops])
+            cut = augment(images.repeat(len(crops), 1, 1, 1), own[:, 0], rng, config, config.size or self.data.size)
+            found[name] = self.patches(self.normalize(cut), own, len(crops))
+            first += len(crops)
+        return found
 
     def source_size(self, *, clean: bool) -> int:
         """Side of the square that a worker hands to the device."""
@@ -81,10 +114,13 @@ class ImageTransform(Transform):
 
     def patches(self, images: Tensor, keys: Tensor, crops: int) -> Units:
         """(B,C,H,W) with random keys (B,1) -> units of (B,N,p*p*C) with their places on the lattice."""
-        rows, side, p = images.shape[0], self.side, self.patch
-        values = images.unflatten(2, (side, p)).unflatten(4, (side, p))  # (B,C,h,p,w,p)
-        values = values.permute(0, 2, 4, 3, 5, 1).reshape(rows, side * side, -1)
-        return Units(values=values, sites=lattice(keys, (side, side)), crops=crops)
+        side = images.shape[-1] // self.patch
+        sites = lattice(keys, (side, side))
+        if side != self.side:
+            assert sites.coords is not None
+            sites = replace(sites, coords=(sites.coords + 0.5) * (self.side / side) - 0.5)
+        values = cut(images.permute(0, 2, 3, 1), (self.patch, self.patch))
+        return Units(values=values, sites=sites, crops=crops)
 
     def preprocess(self) -> dict[str, Any]:
         data = self.data
@@ -101,17 +137,11 @@ class ImageTransform(Transform):
         """Pictures, what was left of them, and the predicted patches in the hidden places."""
         if plan.mask is None or units.sites.grid is None or prediction.shape[-1:] != units.values.shape[-1:]:
             return None
-        from encdec_train.data.pictures import masked_patches_png
+        from encdec_train.data.pictures import masked_patches_png, pasted
 
-        predicted = units.values.float().flatten(0, 1).clone()
-        predicted[slice(None) if plan.where is None else plan.where] = prediction
+        shown, result, hidden = pasted(units, plan, prediction)
         content = masked_patches_png(
-            units.values.float().cpu(),
-            predicted.view_as(units.values).cpu(),
-            plan.mask.cpu(),
-            (self.side, self.side),
-            list(self.data.mean),
-            list(self.data.std),
+            shown, result, hidden[..., 0], (self.side, self.side), list(self.data.mean), list(self.data.std)
         )
         return Drawing("png", content)
 

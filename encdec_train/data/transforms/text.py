@@ -17,6 +17,7 @@ from encdec_train.data.columns import content_column
 from encdec_train.data.config import DataConfig
 from encdec_train.data.example import Example, Row
 from encdec_train.data.packing import pack, shuffled
+from encdec_train.data.sentences import Ends, sentence_of
 from encdec_train.data.tokenizers import TokenizerKind, load, read_vocabulary, save, train, vocabulary
 from encdec_train.data.tokens import Documents, TokenRows, digest, encode, texts
 from encdec_train.data.transform import Drawing, Transform
@@ -48,7 +49,10 @@ class TextConfig:
     min_document: int = 4  # tokens, special ones excluded; shorter documents and remainders are left out
     cut: bool = True  # longer documents become several; else only their beginning is kept
     bos: bool = True  # begin every document with [CLS] or <s>
+    bos_rows: bool = False  # joined documents: it begins the rows instead (RoBERTa)
+    whole: bool = False  # joined documents: rows end with a sentence where they can, and are filled up (RoBERTa)
     eos: bool = True  # end it with [SEP] or </s>
+    sentences: bool = False  # tell corruptions which sentence a token belongs to
     seed: int = 0  # of the order in which documents are packed or joined
     cache: str | None = None  # folder that keeps encoded texts from run to run; none: encoded anew
 
@@ -71,6 +75,10 @@ class TextConfig:
             raise Mismatch(f"transform 'text'.sentinels: {self.sentinels} is below 0")
         if self.min_document < 1:
             raise Mismatch(f"transform 'text'.min_document: {self.min_document} is below 1")
+        if self.bos_rows and not (self.bos and self.layout is Layout.joined):
+            raise Mismatch("transform 'text'.bos_rows: only rows of joined documents, with bos=true, can begin so")
+        if self.whole and self.layout is not Layout.joined:
+            raise Mismatch("transform 'text'.whole: only rows of joined documents can end so")
         if self.tokenizer is None and self.vocabulary is None:
             raise Mismatch("transform 'text'.vocabulary: give a size, or a tokenizer to take it from")
 
@@ -90,6 +98,7 @@ class Text(Transform):
         self._vocabulary: Vocabulary | None = None
         self._tokenizer: Tokenizer | None = None
         self._documents: dict[str, Documents] = {}
+        self._ends: Ends | None = None
 
     @property
     def by_row(self) -> bool:
@@ -131,6 +140,9 @@ class Text(Transform):
                 length=config.length if even else 0,
                 max_len=config.length if whole else config.document,
                 vocabulary=known,
+                groups=config.sentences,
+                docs=config.layout is Layout.packed,
+                fixed=config.bos or config.eos,
             )
         }
 
@@ -158,6 +170,8 @@ class Text(Transform):
             save(tokenizer, file)
         tokenizer.encode_special_tokens = True  # "[MASK]" in a text is text
         self._tokenizer = tokenizer
+        if config.sentences or config.whole:
+            self._ends = Ends.of(tokenizer, found)
 
     def sample(self, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         """Texts that teach a tokenizer."""
@@ -209,20 +223,26 @@ class Text(Transform):
         return (documents.bounds[:-1][owner] + offset)[kept], length[kept]
 
     def _joined(self, documents: Documents) -> TokenRows:
-        """One stream of the shuffled documents, in full rows; what is left at the end is dropped."""
+        """One stream of the shuffled documents, cut into rows; what is left at the end is dropped."""
         config, known = self.config, self.vocabulary
-        bos, eos = ([known.bos] if config.bos else []), ([known.eos] if config.eos else [])
+        bos = [known.bos] if config.bos and not config.bos_rows else []
+        eos = [known.eos] if config.eos else []
+        body = config.length - config.bos_rows
         pieces: list[Any] = []
         for i in shuffled(len(documents.bounds) - 1, config.seed):
             a, b = documents.bounds[i], documents.bounds[i + 1]
             if b - a >= config.min_document:
                 pieces += [bos, documents.tokens[a:b], eos]
         stream = np.concatenate([np.zeros(0, np.int32), *(np.asarray(piece, np.int32) for piece in pieces)])
-        rows = len(stream) // config.length
-        if not rows:
+        if len(stream) < body:
             raise ValueError(f"transform 'text': {len(stream)} tokens do not fill one row of length={config.length}")
-        start = np.arange(rows, dtype=np.int64) * config.length
-        return _single(stream, start, np.full(rows, config.length, np.int64))
+        cuts = np.arange(0, len(stream) + 1, body)
+        if config.whole:
+            cuts = cut_rows(self._sentence_ends(stream), len(stream), body)
+        if config.bos_rows:
+            stream = np.insert(stream[: cuts[-1]], cuts[:-1], known.bos)
+            cuts = cuts + np.arange(len(cuts))
+        return _single(stream, cuts[:-1], np.diff(cuts))
 
     def __call__(self, item: list[tuple[np.ndarray, int]], sample: int, rng: Rng, *, clean: bool) -> Row:
         layout = self.config.layout if self.by_row or not clean else Layout.padded
@@ -231,15 +251,30 @@ class Text(Transform):
         tokens, key = item[0]
         if layout is Layout.row:
             return {"text": self._filled(tokens, key)}
+        valid = None
         ids = torch.from_numpy(tokens.astype(np.int64)) if layout is Layout.joined else self._document(tokens)
+        if layout is Layout.joined and self.config.whole:
+            valid = torch.arange(self.config.length) < len(ids)
+            ids = F.pad(ids, (0, self.config.length - len(ids)), value=self.vocabulary.pad)
         return {
             "text": Example(
                 values=ids,
                 sample=sample if clean else key,
                 fixed=self._fixed(ids),
+                valid=valid,
+                group=self._sentences(ids),
                 max_len=self.config.length if layout is Layout.joined else self.config.document,
             )
         }
+
+    def _sentences(self, ids: torch.Tensor) -> torch.Tensor | None:
+        """(n,) int64 sentence of each token, if corruptions are to know."""
+        return sentence_of(ids, self._ends) if self._ends is not None and self.config.sentences else None
+
+    def _sentence_ends(self, stream: np.ndarray) -> np.ndarray:
+        """(E,) int64 places of a stream after which a row may end."""
+        assert self._ends is not None, "fit() comes first"
+        return np.flatnonzero(np.diff(sentence_of(torch.from_numpy(stream.astype(np.int64)), self._ends))) + 1
 
     def _filled(self, tokens: np.ndarray, key: int) -> Example:
         """One document and padding up to the row's length."""
@@ -253,13 +288,16 @@ class Text(Transform):
         n = self.config.length
         ids = torch.full((n,), self.vocabulary.pad, dtype=torch.int64)
         doc = torch.full((n,), -1, dtype=torch.int64)
-        sample, place = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.int64)
+        sample, place, group = (torch.zeros(n, dtype=torch.int64) for _ in range(3))
         segments, at = [], 0
         for number, (tokens, key) in enumerate(item):
             document = self._document(tokens)
             here = slice(at, at + len(document))
             ids[here], doc[here], sample[here] = document, number, key
             place[here] = torch.arange(len(document))
+            sentences = self._sentences(document)
+            if sentences is not None:
+                group[here] = sentences
             segments.append(len(document))
             at += len(document)
         place[at:] = torch.arange(n - at) % self.config.document  # within the table of positions
@@ -269,6 +307,7 @@ class Text(Transform):
             place=place,
             fixed=self._fixed(ids),
             doc=doc,
+            group=group if self.config.sentences else None,
             segments=[*segments, n - at],
             max_len=self.config.document,
         )
@@ -301,6 +340,16 @@ class Text(Transform):
             "vocabulary": vars(self.vocabulary),
             "tokenizer": "tokenizer.json",
         }
+
+
+def cut_rows(ends: np.ndarray, total: int, body: int) -> np.ndarray:
+    """(R+1,) int64 bounds of rows of at most `body` tokens: the last end that fits, or wherever a row is full."""
+    cuts = [0]
+    while cuts[-1] + body <= total:
+        last = cuts[-1] + body
+        found = np.searchsorted(ends, last, side="right") - 1
+        cuts.append(int(ends[found]) if found >= 0 and ends[found] > cuts[-1] else last)
+    return np.array(cuts, dtype=np.int64)
 
 
 def _single(tokens: np.ndarray, start: np.ndarray, length: np.ndarray) -> TokenRows:

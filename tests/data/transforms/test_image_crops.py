@@ -64,6 +64,45 @@ def test_crops_are_cut_from_a_larger_square_where_one_is_asked_for():
     assert made.finish(collate([row]), RNG, clean=False)["image"].values.shape == (2, 16, 12)
 
 
+def test_further_views_are_other_versions_of_the_same_pictures():
+    local = AugmentConfig(crops=2, size=4, scale_min=0.1, scale_max=0.3)
+    made = ImageTransform(ImageConfig(patch=2, augment=CROPS, more={"local": local, "same": CROPS}), DATA)
+    batch = collate([made({"image": x.numpy()}, i, RNG, clean=False) for i, x in enumerate(pictures())])
+    views = made.finish(batch, RNG, clean=False)
+    alone = ImageTransform(ImageConfig(patch=2, augment=CROPS), DATA).finish(batch, RNG, clean=False)
+    torch.testing.assert_close(views["image"].values, alone["image"].values, atol=0, rtol=0)
+    for name, spec in made.specs().items():
+        units = views[name]
+        assert (units.crops, *units.values.shape) == (spec.crops, 4 * spec.crops, spec.length, spec.width)
+        assert units.sites.grid == spec.grid
+    keys = [crop_key(sample, crop) for crop in (3, 4) for sample in range(4)]
+    assert views["local"].sites.sample[:, 0].tolist() == keys
+    assert not torch.isclose(views["same"].values, views["image"].values).all()
+    assert set(made.finish(batch, RNG, clean=True)) == {"image"}
+
+
+def test_coordinates_of_a_smaller_view_cover_the_same_square():
+    made = ImageTransform(ImageConfig(patch=2, augment=CROPS, more={"local": AugmentConfig(size=4)}), DATA)
+    units = made.patches(torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, dtype=torch.int64), 1)
+    assert units.sites.coords[0].tolist() == [[0.5, 0.5], [0.5, 2.5], [2.5, 0.5], [2.5, 2.5]]  # of 4 x 4
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (ImageConfig(more={"local": AugmentConfig()}), "of the first"),
+        (ImageConfig(augment=AugmentConfig(size=4)), "data set's size"),
+        (ImageConfig(augment=CROPS, more={"local": AugmentConfig(size=5)}), "do not tile view 'local' of 5"),
+        (ImageConfig(augment=CROPS, more={"local": AugmentConfig(source=9)}), "local.source"),
+        (ImageConfig(augment=CROPS, more={"image": AugmentConfig()}), "is the first view"),
+        (ImageConfig(augment=CROPS, more={"local": AugmentConfig(size=0)}), "size: 0 is below 1"),
+    ],
+)
+def test_views_that_do_not_fit_are_named(config, said):
+    with pytest.raises(Mismatch, match=said):
+        ImageTransform(config, DATA)
+
+
 @pytest.mark.parametrize("crop", [0, 1, 5])
 def test_keys_on_the_device_are_those_of_the_workers(crop):
     samples = [0, 7, -3, 2**62 + 1]
