@@ -61,8 +61,8 @@ def check(config: TrainConfig, views: dict[str, Spec]) -> Wiring:
         Mismatch: every fault, one line each.
     """
     wiring = Wiring(config=config, views=dict(views), paths=resolve_paths(config, views))
-    for name, path in wiring.paths.items():
-        _check_path(config, wiring, name, path)
+    for name, path in sorted(wiring.paths.items(), key=lambda item: item[1].view in config.derive):
+        _check_path(config, wiring, name, path)  # what a path derives is known before it is read
     for name, objective in config.objective.items():
         try:
             objective.check(wiring, f"objective.{name}")
@@ -89,12 +89,15 @@ def check(config: TrainConfig, views: dict[str, Spec]) -> Wiring:
 
 
 def _embedder_width(config: TrainConfig, embedder: str) -> int | None:
-    """The width of the first encoder that reads this embedder."""
+    """The width of the first encoder that reads this embedder, or the one whose table it shares."""
     for path in config.path.values():
         encoder = config.encoder.get(path.encoder or "")
         if path.embedder == embedder and encoder is not None:
             return getattr(encoder, "reads", None) or getattr(encoder, "width", None)
-    return None
+    owner = getattr(config.embedder[embedder], "shares", None)
+    if owner is None or owner not in config.embedder or getattr(config.embedder[owner], "shares", None) is not None:
+        return None
+    return _embedder_width(config, owner)
 
 
 def _check_path(config: TrainConfig, wiring: Wiring, name: str, path: Path) -> None:
@@ -126,7 +129,7 @@ def _view(config: TrainConfig, wiring: Wiring, where: str, view: str) -> Spec | 
     if view in config.derive and view not in wiring.views:
         source = wiring.outputs.get(f"path.{config.derive[view]}")
         if source is not None:
-            wiring.views[view] = replace(source, kind="values", raw=None, layers=())
+            wiring.views[view] = replace(source, kind="values", raw=None, layers=(), prefix=0, rows="all", codes=0)
     if view not in wiring.views:
         have = ", ".join(wiring.views)
         wiring.problem(where, f"the data give no view '{view}'{did_you_mean(view, wiring.views)}; views: {have}")
@@ -142,7 +145,15 @@ def _check_embedder(config: TrainConfig, wiring: Wiring, where: str, path: Path,
         embedder = replace(embedder, width=_embedder_width(config, path.embedder))
         config.embedder[path.embedder] = embedder
     fallback = replace(view, kind="vectors", features=view.width, raw=view)
-    return wiring.through(where, "embedder", path.embedder, (view,), fallback)
+    others: tuple[PartOf, ...] = ()
+    owner = getattr(embedder, "shares", None)
+    if owner in config.embedder:
+        if getattr(config.embedder[owner], "shares", None) is not None:
+            wiring.problem(f"embedder.{path.embedder}.shares", f"'{owner}' has no table of its own")
+        else:
+            _check_embedder(config, wiring, where, replace(path, embedder=owner), view)
+            others = (PartOf("embedder", owner),)
+    return wiring.through(where, "embedder", path.embedder, (view,), fallback, *others)
 
 
 def _check_stages(config: TrainConfig, wiring: Wiring) -> None:
@@ -161,6 +172,12 @@ def _check_stages(config: TrainConfig, wiring: Wiring) -> None:
             if found is not None and not hasattr(Registry.all[noun].part(found), "fit"):
                 wiring.problem(f"{where}.fit", f"'{full}' has nothing that is fitted to data")
 
+    fitted = {full for stage in config.stage.values() for full in stage.fit}
+    for key in wiring.inputs:
+        noun, _, part = key.partition(".")
+        if key not in fitted and hasattr(Registry.all[noun].part(getattr(config, noun)[part]), "fit"):
+            wiring.problem(key, "is fitted to data before a stage: name it in stage.<name>.fit")
+
 
 def _check_optim(config: TrainConfig, wiring: Wiring, where: str, values: dict[str, Any]) -> None:
     try:
@@ -173,7 +190,7 @@ def _check_parts(config: TrainConfig, wiring: Wiring, where: str, names: Iterabl
     """Full names of parts, `noun.name`."""
     for full in names:
         noun, _, part = full.partition(".")
-        if noun not in Registry.all or not hasattr(config, noun):
+        if not part or noun not in Registry.all or not hasattr(config, noun):
             wiring.problem(where, f"'{full}' is not noun.name")
         else:
             wiring.find(where, noun, part)
@@ -183,7 +200,7 @@ def make_parts(config: TrainConfig, wiring: Wiring) -> Parts:
     """Build every part that a path or an objective uses, embedders first. On the current default device."""
     built: dict[str, dict[str, nn.Module]] = {}
     replaced = _replaced_embedders(config, wiring.paths.values())
-    for key, arguments in sorted(wiring.inputs.items(), key=lambda item: not item[0].startswith("embedder.")):
+    for key, arguments in sorted(wiring.inputs.items(), key=_turn):
         noun, name = key.split(".", 1)
         part_config = getattr(config, noun)[name]
         part = Registry.all[noun].part(part_config)
@@ -198,6 +215,14 @@ def make_parts(config: TrainConfig, wiring: Wiring) -> Parts:
         default = [f"{n}.{k}" for n in ("embedder", "encoder", "head") for k in built.get(n, {})]
         parts.add_teacher(name, teacher.parts or default)
     return parts
+
+
+def _turn(item: tuple[str, tuple[Any, ...]]) -> int:
+    """Embedders come first, those that stand alone before those that share; the order of the others stays."""
+    key, arguments = item
+    if not key.startswith("embedder."):
+        return 2
+    return int(any(isinstance(argument, PartOf) for argument in arguments))
 
 
 def _replaced_embedders(config: TrainConfig, paths: Iterable[Path]) -> set[str]:
@@ -344,6 +369,9 @@ def _meta_units(spec: Spec, rows: int) -> Units:
         place=whole(total, n),
         coords=whole(total, n, spec.coords, kind=torch.float32) if spec.coords else None,
         edges=whole(2, 4 * total * n) if spec.edges else None,
+        group=whole(total, n) if spec.groups else None,
+        doc=whole(total, n) if spec.docs else None,
+        fixed=whole(total, n, kind=torch.bool) if spec.fixed else None,
         grid=spec.grid,
         max_len=n,
     )

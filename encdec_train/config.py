@@ -123,7 +123,8 @@ class Logger(Enum):
 class EvaluateConfig:
     """What probes read: a path's clean view, pooled."""
 
-    path: str = "main"  # its corruption and bottleneck are left out
+    path: str = "main"  # its corruption is left out
+    bottleneck: bool = False  # read what comes out of the path's bottleneck, not what goes in
     pool: str = "mean"  # cls or mean
     rows: int | None = 5000  # at most this many rows of each split; none: all
     batch: int = 256
@@ -187,7 +188,7 @@ class TrainConfig:
     path: dict[str, PathConfig] = field(default_factory=lambda: {"main": PathConfig()})
     derive: dict[str, str] = field(default_factory=dict)  # view name: path whose tokens it is
     teacher: dict[str, TeacherConfig] = field(default_factory=dict)
-    stage: dict[str, StageConfig] = field(default_factory=lambda: {"main": StageConfig()})
+    stage: dict[str, StageConfig] = field(default_factory=dict)  # none given: `main` with its defaults
     optim: Any = None
     phase: dict[str, dict[str, Any]] = field(default_factory=dict)  # optim.* values of a phase besides `main`
     loader: LoaderConfig = field(default_factory=LoaderConfig)
@@ -257,8 +258,19 @@ def to_config(composed: DictConfig, recipe: str | None = None) -> TrainConfig:
     ]
     if problems:
         raise Mismatch("; ".join(problems))
+    if len(config.path) > 1 and config.path["main"] == PathConfig() and not _reads_main(config):
+        del config.path["main"]
+    config.stage = config.stage or {"main": StageConfig()}
     config.recipe_name = recipe or config.recipe_name
     return config
+
+
+def _reads_main(config: TrainConfig) -> bool:
+    """Whether anything reads the path `main`."""
+    readers = [*config.objective.values(), *config.target.values(), *config.probe.values(), config.evaluate]
+    keys = ("memory", "inputs", "left", "right", "path")
+    named = [getattr(reader, key, None) for reader in readers for key in keys] + list(config.derive.values())
+    return any("main" in (value if isinstance(value, list) else [value]) for value in named)
 
 
 def override(part: Any, values: dict[str, Any], where: str) -> Any:
@@ -278,28 +290,37 @@ def override(part: Any, values: dict[str, Any], where: str) -> Any:
 def expand_overrides(overrides: Sequence[str]) -> list[str]:
     """Short forms: `encoder.depth=6` is `encoder.main.depth=6`, and `decoder=null` is `~decoder`.
 
+    A path, teacher, stage or phase is given whole, `path.real={view: image, embedder: raw}`, new or not.
+
     Raises:
         Mismatch: a key that no part of the noun has.
     """
-    return [_expand(override) for override in overrides]
+    bare = recipe_of(overrides) is None
+    return [_expand(override, bare) for override in overrides]
 
 
-def _expand(override: str) -> str:
+def _expand(override: str, bare: bool) -> str:
     key, equals, value = override.partition("=")
     sign = key[: len(key) - len(key.lstrip("+~"))]
     noun, dot, rest = key[len(sign) :].partition(".")
+    if noun in ("path", "teacher", "stage", "phase") and rest and not sign:
+        first, *more = rest.split(".")
+        if value.startswith("{") or (bare and first == "main"):
+            for part in reversed([first, *more]):  # Hydra takes a new typed entry only as a part of its dict
+                value = f"{{{part}: {value}}}"
+            return f"+{noun}={value}"
     registry = Registry.all.get(noun)
     if registry is None or not registry.named or not equals:
         return override
     if not dot:
         nothing = f"{noun}=[]" if noun == "probe" else f"~{noun}"  # probes are a list of choices
         return nothing if value in ("null", "none") and not sign else override
-    first, more, _ = rest.partition(".")
+    key, below, _ = rest.partition(".")
     known = {f.name for config, _ in registry.parts.values() for f in fields(config)}
-    if first in known and noun != "probe":
+    if key in known and noun != "probe":
         return f"{sign}{noun}.main.{rest}={value}"
-    if not more and not sign:
-        raise Mismatch(f"{noun}.{first}: no {noun} has such a key{did_you_mean(first, known)}")
+    if not below and not sign:
+        raise Mismatch(f"{noun}.{key}: no {noun} has such a key{did_you_mean(key, known)}")
     return override
 
 

@@ -29,6 +29,7 @@ class Sites:
     coords: Tensor | None = None  # (B,N,P) float
     fixed: Tensor | None = None  # (B,N) bool, True = never corrupt ([CLS], [SEP], padding is not fixed)
     doc: Tensor | None = None  # (B,N) int64 document within the row; None = one document per row
+    group: Tensor | None = None  # (B,N) int64 sentence of its document: 0, 1, ...; None = not told
     cu_seqlens: Tensor | None = None  # (S+1,) int32 bounds over the flat B*N sites; padding is a segment
     edges: Tensor | None = None  # (2,E) int64 source and destination over the flat B*N sites
     members: Tensor | None = None  # (B,N,G) int64 units that belong to a site (point groups)
@@ -65,6 +66,7 @@ class Sites:
             coords=gather(self.coords),
             fixed=gather(self.fixed),
             doc=gather(self.doc),
+            group=gather(self.group),
             members=gather(self.members),
             cu_seqlens=None,
             edges=None,
@@ -119,6 +121,7 @@ class Tokens:
     x: Tensor  # (B,prefix+N,D)
     sites: Sites  # of the N, not of the prefix
     prefix: int = 0  # leading class and register tokens
+    position: Tensor | None = None  # (B,N,D) is in `x`, and every block after the first adds it again
     cond: Tensor | None = None  # (B,D) time or class, for adaptive norms
     layers: dict[int, Tensor] | None = None  # hidden states that the build asked for (`emit`)
     codes: Tensor | None = None  # (B,N,Q) int64, from a quantiser
@@ -171,7 +174,7 @@ class Term:
 
     sum: Tensor  # ()
     count: Tensor  # ()
-    weight: float = 1.0
+    weight: float | Tensor = 1.0
 
     @property
     def mean(self) -> Tensor:
@@ -226,9 +229,13 @@ class Spec:
     coords: int = 0  # P; 0 = none
     grid: tuple[int, ...] | None = None
     edges: bool = False
+    groups: bool = False  # sites are told which sentence they belong to
+    docs: bool = False  # several documents stand in a row
+    fixed: bool = False  # some sites are never corrupted
     prefix: int = 0
     features: int = 0  # width of the embedder's content before projection
     layers: tuple[Layer, ...] = ()  # hidden states that the encoder can hand out, first to last
+    negatives: int = 0  # distractors that a target gives with each row
     codes: int = 0  # entries of the quantiser that gave `Tokens.codes`; 0 = none
     rows: Literal["all", "kept", "coarse", "one", "predicted"] = "all"  # which sites come back
     crops: int = 1

@@ -1,8 +1,10 @@
-"""Run every recipe at demo scale over three seeds, one after the other, and keep what was measured.
+"""Run recipes at demo scale over three seeds, each the command that a user types, and keep what was measured.
 
-    python scripts/demo_table.py --output results/demo.json [--recipes mae_vit bert] [--seeds 0 1 2]
+    python scripts/demo_table.py [--recipes mae_vit bert] [--seeds 0 1 2] [--threads 2]
+    python scripts/demo_table.py --print          # the table of README.md from what is kept
 
-Each run is the command that a user types, in a process of its own. Writes JSON and prints the README's table.
+Writes results/<recipe>.json after each recipe. Seconds are those of the whole command; where other work shares the
+machine, seconds of processor time say more.
 """
 
 from __future__ import annotations
@@ -19,60 +21,99 @@ import time
 from pathlib import Path
 from typing import Any
 
+from encdec_train.build import check, dry_run, make_transform
+from encdec_train.launch import compose
 from encdec_train.paths import RECIPES
 from encdec_train.train.rundir import commit
 
+RESULTS = Path(__file__).parents[1] / "results"
+NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
-def one(recipe: str, seed: int, root: Path) -> dict[str, Any]:
+
+def one(recipe: str, seed: int, root: Path, threads: int) -> dict[str, Any]:
     """Run one demo and read its summary."""
     command = ["-m", "encdec_train.cli", f"+recipe={recipe}", f"seed={seed}", f"run.root={root}", f"run.name=s{seed}"]
-    started = time.perf_counter()
-    subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
-    seconds = time.perf_counter() - started
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL, env=environment)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     summary = json.loads((root / recipe / f"s{seed}" / "summary.json").read_text())
     return {
         "seed": seed,
-        "seconds": round(seconds, 1),
+        "seconds": round(time.perf_counter() - started, 1),
+        "processor_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
         "loss": summary["loss"],
-        "trivial_loss": summary.get("trivial_loss"),
+        "trivial": summary["trivial"],
         "probes": summary["probes"],
         "samples_per_s": summary["throughput"]["samples_per_s"],
     }
 
 
-def row(recipe: str, runs: list[dict[str, Any]]) -> str:
+def parameters(recipe: str) -> dict[str, Any]:
+    """At paper scale on the meta device, beside the published count."""
+    config = compose([f"+recipe={recipe}", "scale=paper"])
+    counts = dry_run(config, check(config, make_transform(config).specs())).parameters
+    chosen = [count for part, count in counts.items() if not config.paper.parts or part in config.paper.parts]
+    return {"here": sum(chosen), "published": config.paper.params}
+
+
+def millions(count: float | None) -> str:
+    return "-" if count is None else f"{count / 1e6:,.1f} M" if count >= 1e6 else f"{count / 1e3:,.0f} k"
+
+
+def row(recipe: str, kept: dict[str, Any]) -> str:
     """One line of the table: every seed's figures, in the order of the seeds."""
+    runs = kept["runs"]
     probes = []
-    for name in runs[0]["probes"]:
-        pairs = [f"{run['probes'][name]['untrained']:.3f} → {run['probes'][name]['value']:.3f}" for run in runs]
-        probes.append(f"{name}: " + ", ".join(pairs))
-    seconds = ", ".join(f"{run['seconds']:.0f}" for run in runs)
-    losses = ", ".join(f"{run['loss']['first']:.3g} → {run['loss']['last']:.3g}" for run in runs)
-    return f"| `{recipe}` | {seconds} | {losses} | {'<br>'.join(probes)} |"
+    for name, first in runs[0]["probes"].items():
+        pairs = [f"{run['probes'][name]['untrained']:.3g} → {run['probes'][name]['value']:.3g}" for run in runs]
+        probes.append(f"{name} ({first['metric']}): " + ", ".join(pairs))
+    losses = []
+    for name in runs[0]["loss"]["terms"]:
+        values = ", ".join(f"{run['loss']['terms'][name]:.3g}" for run in runs if name in run["loss"]["terms"])
+        trivial = runs[0]["trivial"].get(name)
+        losses.append(f"{name}: {values}" + (f" ({trivial['predictor']}: {trivial['loss']:.3g})" if trivial else ""))
+    seconds = ", ".join(f"{run['processor_seconds']:.0f}" for run in runs)
+    counts = kept["parameters"]
+    size = f"{millions(counts['here'])} / {millions(counts['published'])}"
+    return f"| `{recipe}` | {seconds} | {'<br>'.join(losses)} | {'<br>'.join(probes)} | {size} |"
+
+
+def print_table() -> None:
+    print("| recipe | processor seconds | last loss of each term (trivial predictor) | probe: untrained → trained | "
+          "parameters at paper scale: here / published |")  # fmt: skip
+    print("|---|---|---|---|---|")
+    for name in NAMES:
+        file = RESULTS / f"{name}.json"
+        if file.is_file():
+            print(row(name, json.loads(file.read_text())["demo"]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--recipes", nargs="+", default=sorted(path.stem for path in RECIPES.glob("*.yaml")))
+    parser.add_argument("--recipes", nargs="+", default=NAMES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--print", action="store_true")
     arguments = parser.parse_args()
-    found: dict[str, Any] = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
+    if arguments.print:
+        print_table()
+        return
+    RESULTS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for recipe in arguments.recipes:
-            runs = [one(recipe, seed, Path(folder)) for seed in arguments.seeds]
-            found[recipe] = {
+            file = RESULTS / f"{recipe}.json"
+            found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+            found["demo"] = {
                 "date": time.strftime("%Y-%m-%d"),
                 "commit": commit(),
-                "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+                "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}, {arguments.threads} threads",
                 "command": f"encdec-train +recipe={recipe} seed=SEED",
-                "runs": runs,
+                "runs": [one(recipe, seed, Path(folder), arguments.threads) for seed in arguments.seeds],
+                "parameters": parameters(recipe),
             }
-            arguments.output.parent.mkdir(exist_ok=True)
-            arguments.output.write_text(json.dumps(found, indent=1) + "\n")
-            print(row(recipe, runs), flush=True)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
-    print(f"peak memory of the largest run: {peak} MiB")
+            file.write_text(json.dumps(found, indent=1) + "\n")
+            print(row(recipe, found["demo"]), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """Random drop: a fixed share of the sites is taken away, the rest is all that the encoder ever sees.
 
-He et al. 2022, "Masked Autoencoders Are Scalable Vision Learners" (arXiv:2111.06377), section 3, "Masking".
+He et al. 2022, "Masked Autoencoders Are Scalable Vision Learners" (arXiv:2111.06377), section 3, "Masking". Blocks that
+span all of time are the tubes of VideoMAE (Tong et al. 2022, arXiv:2203.12602); that only a part of what
+was dropped is predicted is CrossMAE's (Fu et al. 2024, arXiv:2401.14391).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
+from encdec_train.nn.lattice import block_count, check_blocks, draw_blocks
 from encdec_train.registry import corruptions
 from encdec_train.step import Step
 from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units
@@ -17,36 +20,50 @@ from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units
 
 @dataclass(kw_only=True)
 class DropConfig:
-    ratio: float = 0.75  # share of the sites that is dropped and predicted
+    ratio: float = 0.75  # share of the sites that is dropped
+    block: list[int] = field(default_factory=list)  # sides of blocks of the lattice that are dropped or kept whole;
+    # 0: the whole axis; empty: every site by itself
+    predict: float = 1.0  # share of the dropped sites that is predicted, drawn anew for each row
 
     def kept(self, length: int) -> int:
         """K of N, rounded down as in MAE's code."""
         return int(length * (1 - self.ratio))
+
+    def predicted(self, lost: int) -> int:
+        """Of so many dropped ones."""
+        return round(lost * self.predict)
 
     def spec(self, sites: Spec) -> Spec:
         if not 0 < self.ratio < 1:
             raise Mismatch(f"corruption 'drop'.ratio: {self.ratio} is not between 0 and 1")
         if not sites.length:
             raise Mismatch("corruption 'drop' needs rows of one length, the view's vary")
-        if not self.kept(sites.length):
-            raise Mismatch(f"corruption 'drop'.ratio: {self.ratio} of {sites.length} sites keeps none")
-        return replace(sites, rows="kept", length=self.kept(sites.length), grid=None)
+        check_blocks("corruption 'drop'", sites.grid, self.block)
+        count = block_count(sites.length, sites.grid, self.block)
+        kept = self.kept(count)
+        if not kept:
+            what = "blocks" if self.block else "sites"
+            raise Mismatch(f"corruption 'drop'.ratio: {self.ratio} of {count} {what} keeps none")
+        if not 0 < self.predict <= 1 or not self.predicted(count - kept):
+            raise Mismatch(f"corruption 'drop'.predict: {self.predict} of {count - kept} is not some or all of them")
+        return replace(sites, rows="kept", length=kept * sites.length // count, grid=None)
 
 
 @corruptions.register("drop", DropConfig)
 class Drop(nn.Module):
-    """Keeps K sites of each row, in their order; the other N - K are predicted, in theirs."""
+    """Keeps K sites of each row, in their order; those of the other N - K that are predicted come in theirs."""
 
     def __init__(self, config: DropConfig, sites: Spec) -> None:
         super().__init__()
         self.config = config
 
     def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
-        kept = self.config.kept(sites.n)
-        order = step.rng.order(f"drop.{path.draw}", sites.sample, sites.place)  # (B,N)
-        keep = order[:, :kept].sort(1).values
-        lost = order[:, kept:].sort(1).values
-        mask = torch.ones_like(sites.sample, dtype=torch.bool).scatter(1, keep, False)
+        order = draw_blocks(sites, self.config.block, step.rng, f"drop.{path.draw}")  # (B,blocks,sites of one)
+        count = order.shape[1]
+        kept = self.config.kept(count)
+        keep = order[:, :kept].flatten(1).sort(1).values
+        lost = order[:, count - self.config.predicted(count - kept) :].flatten(1).sort(1).values
+        mask = torch.zeros_like(sites.sample, dtype=torch.bool).scatter(1, lost, True)
         weight = None if sites.valid is None else sites.valid.gather(1, lost).flatten().float()
         return Plan(inputs=units, sites=sites, keep=keep, mask=mask, where=flat(lost, sites.n), weight=weight)
 

@@ -135,31 +135,12 @@ class SpanCorruption(nn.Module):
 
     def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
         if sites.fixed is not None:
-            raise ValueError("corruption 'span_corruption' ends sequences itself: the view may hold no special tokens")
+            raise Mismatch("corruption 'span_corruption' ends sequences itself: the view may hold no special tokens")
         sizes = self.sizes(sites, units.values.device)
         docs = documents(sites, self.config.min_length)
         bits = step.rng.bits(f"span.{path.draw}", sites.sample, docs.item)
         noise, first = draw_spans(docs, sizes.table[0][docs.length], sizes.table[1][docs.length], bits)
-        sentinel = self.words.sentinel - span_index(docs, first)
-        eos = (docs.last, torch.full_like(units.values, self.words.eos))
-        sides = (
-            [(~noise | first, torch.where(first, sentinel, units.values)), eos],
-            [(first, sentinel), (noise, units.values), eos],
-        )
-        source, target = (
-            rewrite(
-                writes,
-                docs,
-                sites,
-                sizes.table[2 + i],
-                room=sizes.room[i],
-                longest=sizes.longest[i],
-                full=sizes.full,
-                pad=self.words.pad,
-            )
-            for i, writes in enumerate(sides)
-        )
-        return Plan(inputs=source, sites=source.sites, reply=self.reply(target))
+        return write_spans(units, sites, docs, noise, first, sizes, self.words)
 
     def sizes(self, sites: Sites, device: torch.device) -> Sizes:
         """Made once for each length of rows: on an accelerator the table is copied only then."""
@@ -175,18 +156,64 @@ class SpanCorruption(nn.Module):
             self._sizes[key] = Sizes(torch.from_numpy(table.copy()).to(device), room, ends, filled)
         return self._sizes[key]._replace(full=whole and self._sizes[key].full)
 
-    def reply(self, target: Units) -> Plan:
-        """The decoder reads each target shifted right, after the padding id, which is how T5 begins."""
-        shifted = F.pad(target.values, (1, 0), value=self.words.pad)[:, :-1]
-        shifted = torch.where(target.sites.place == 0, self.words.pad, shifted)
-        real = target.sites.valid
-        return Plan(
-            inputs=replace(target, values=shifted),
-            sites=target.sites,
-            weight=None if real is None else real.flatten().float(),
-            targets=target,
-            attend=Attend(causal=True),
+
+def write_spans(
+    units: Units,
+    sites: Sites,
+    docs: Documents,
+    noise: Tensor,
+    first: Tensor,
+    sizes: Sizes,
+    words: Vocabulary,
+    lead: Tensor | None = None,
+) -> Plan:
+    """Source rows for the encoder and target rows for the decoder.
+
+    Args:
+        units: the text.
+        sites: where it stands.
+        docs: its documents.
+        noise: (B,N) bool.
+        first: (B,N) bool, the first token of each noise span.
+        sizes: capacities; its table tells how long documents become, read only for packed rows.
+        words: sentinels count down from the highest.
+        lead: (B,N) ids, of which each source begins with the one at its document's first site; none: no such token.
+    """
+    sentinel = words.sentinel - span_index(docs, first)
+    eos = (docs.last, torch.full_like(units.values, words.eos))
+    begin = [] if lead is None else [(docs.item == 0, lead)]
+    sides = (
+        [*begin, (~noise | first, torch.where(first, sentinel, units.values)), eos],
+        [(first, sentinel), (noise, units.values), eos],
+    )
+    source, target = (
+        rewrite(
+            writes,
+            docs,
+            sites,
+            sizes.table[2 + i],
+            room=sizes.room[i],
+            longest=sizes.longest[i],
+            full=sizes.full,
+            pad=words.pad,
         )
+        for i, writes in enumerate(sides)
+    )
+    return Plan(inputs=source, sites=source.sites, reply=reply(target, words.pad))
+
+
+def reply(target: Units, pad: int) -> Plan:
+    """The decoder reads each target shifted right, after the padding id, which is how T5 begins."""
+    shifted = F.pad(target.values, (1, 0), value=pad)[:, :-1]
+    shifted = torch.where(target.sites.place == 0, pad, shifted)
+    real = target.sites.valid
+    return Plan(
+        inputs=replace(target, values=shifted),
+        sites=target.sites,
+        weight=None if real is None else real.flatten().float(),
+        targets=target,
+        attend=Attend(causal=True),
+    )
 
 
 def draw_spans(docs: Documents, noise: Tensor, spans: Tensor, bits: Tensor) -> tuple[Tensor, Tensor]:

@@ -65,7 +65,7 @@ class SpanMask(nn.Module):
 
     def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
         if sites.doc is not None:
-            raise ValueError("corruption 'span_mask' hides spans of whole rows, these are packed")
+            raise Mismatch("corruption 'span_mask' hides spans of whole rows, these are packed")
         tag = f"span_mask.{path.draw}"
         starts = self.starts(sites, step, tag)
         replace = self.cover(starts) & sites.open()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(kw_only=True)
@@ -15,12 +16,29 @@ class DataConfig:
     label: str | None = "label"  # column with the class that probes read; none: no labels
     limit: int | None = None  # use only the first rows of the training split
 
+    @property
+    def ordered(self) -> bool:
+        """Rows follow each other in time: where a test split is missing, the last ones are held out."""
+        return False
+
 
 @dataclass(kw_only=True)
 class ImageDataConfig(DataConfig):
     size: int = 32  # height and width that pictures are brought to
     channels: int = 3
     patch: int = 4  # side of a patch that suits this size
+    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])  # per channel, of values in [0, 1]
+    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+
+
+@dataclass(kw_only=True)
+class VideoDataConfig(DataConfig):
+    column: str | None = "video"  # column that holds clips
+    size: int = 224  # height and width that frames are brought to
+    channels: int = 3
+    patch: int = 16  # side of a patch that suits this size
+    frames: int = 16  # of one example
+    stride: int = 4  # frames of a clip from one that is used to the next
     mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])  # per channel, of values in [0, 1]
     std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
 
@@ -36,3 +54,28 @@ class GraphDataConfig(DataConfig):
     column: str | None = "features"  # column of node features, one list for each node
     edges: str = "edges"  # column of edges: two lists, sources and destinations
     features: int = 32  # numbers in the features of a node
+
+
+@dataclass(kw_only=True)
+class SeriesDataConfig(DataConfig):
+    column: str | None = None  # column with a whole series in each row; none: a row is a step of one long series
+    length: int = 336  # steps of one example: longer series are cut
+    channels: int = 1  # numbers at each step
+    patch: int = 12  # steps of a patch that suits these data
+
+    @property
+    def ordered(self) -> bool:
+        return self.column is None
+
+
+@dataclass(kw_only=True)
+class PointsDataConfig(DataConfig):
+    column: str | None = "points"  # column with the points of a cloud: lists of three numbers
+    points: int = 1024  # of one example: a random choice where a cloud has more
+
+
+@dataclass(kw_only=True)
+class PairDataConfig(DataConfig):
+    """Several views in one row. `views` says of each, by name, what its transform has to know of the data."""
+
+    views: dict[str, Any] = field(default_factory=dict)  # of registered data configs; `column` holds the content

@@ -19,7 +19,11 @@ def open_rows(data: DataConfig) -> dict[str, Sequence[dict[str, Any]]]:
     else:
         source = sources.part(data)(data)
         train = source(data.train)
-        train, test = held_out(train, sources.name(data)) if data.test is None else (train, source(data.test))
+        train, test = (
+            held_out(train, sources.name(data), ordered=data.ordered)
+            if data.test is None
+            else (train, source(data.test))
+        )
     if data.limit is not None:
         train = train.select(range(min(data.limit, len(train))))
     return {"train": train, "test": test}

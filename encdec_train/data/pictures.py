@@ -6,7 +6,11 @@ import io
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
+
+from encdec_train.types import Plan, Units
 
 GREY = 0.5  # of what is hidden
 GAP = 0.06  # between pictures, as a share of their height
@@ -76,6 +80,26 @@ def masked_patches_png(
     )
     seen = np.where(unpatch(covered, grid, channels) > 0.5, GREY, original)
     return reconstruction_png(original, seen, result)
+
+
+def pasted(units: Units, plan: Plan, prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What is drawn of a batch, on the CPU.
+
+    Args:
+        units: values (B,N,C) as the model is given them.
+        plan: says what was hidden, and what of it is predicted.
+        prediction: (M,C) at the plan's `where`.
+
+    Returns:
+        The values; the same with the predictions in their places (B,N,C), zero where something hidden is not
+        predicted; and what is hidden, (B,N,1) bool.
+    """
+    assert plan.mask is not None
+    hidden = plan.mask if plan.keep is None else torch.ones_like(plan.mask).scatter(1, plan.keep, False)
+    shown, hidden = units.values.float().cpu(), hidden.cpu()[..., None]
+    result = shown.masked_fill(hidden, 0.0).flatten(0, 1)
+    result[slice(None) if plan.where is None else plan.where.cpu()] = prediction.float().cpu()
+    return shown, result.view_as(shown), hidden
 
 
 def _image(picture: np.ndarray, channels: int, scale: int) -> Image.Image:

@@ -1,7 +1,8 @@
 """Tokenizers: trained here, kept as one `tokenizer.json`, or loaded from one.
 
-The special tokens come first and in a fixed order, so that their ids, and with them the whole `Vocabulary`, are
-known from the configuration alone: models are built and checked before any text is read.
+The special tokens have fixed places, so that their ids, and with them the whole `Vocabulary`, are known from the
+configuration alone: models are built and checked before any text is read. They come first; where the tokens are bytes,
+the sentinels come last, as in ByT5, which has neither a first token nor a mask.
 """
 
 from __future__ import annotations
@@ -26,20 +27,25 @@ class TokenizerKind(Enum):
     wordpiece = "wordpiece"  # lower case, split at spaces and punctuation (Devlin et al. 2019)
     bpe = "bpe"  # merges over bytes (Radford et al. 2019)
     unigram = "unigram"  # SentencePiece's unigram model (Kudo 2018)
-    byte = "byte"  # every byte is a token (Xue et al. 2022)
+    byte = "byte"  # every byte is a token, numbered as in ByT5 (Xue et al. 2022)
+    smiles = "smiles"  # atoms, bonds, branches and ring numbers of molecules (Schwaller et al. 2018)
 
 
 BYTES = 256
+# Atoms in brackets, of two letters and of one, bonds, branches, ring numbers of two digits and of one, and the rest of
+# the alphabet of SMILES: the pieces of Schwaller et al. 2018 (arXiv:1711.04810).
+SMILES = r"\[[^\]]+\]|Br|Cl|[BCNOPSFIbcnops]|[()]|[-=#:$~/\\.+*?>@]|%[0-9]{2}|[0-9]"
 ALPHABET = 1000  # characters that word pieces are made of, the most frequent ones (as for BERT)
 _ROLES = ("pad", "unk", "bos", "eos", "mask")
 _BRACKETS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _ANGLES = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
+_LEAST = ("<pad>", "</s>", "<unk>")  # of bytes
 _NAMES = {"pad": (), "unk": (), "bos": ("<cls>",), "eos": ("<eos>", "<|endoftext|>"), "mask": ()}
 
 
 def special_tokens(kind: TokenizerKind, sentinels: int) -> list[str]:
     """The special tokens in the order of their ids; the first sentinel has the highest id, as in T5."""
-    basic = _BRACKETS if kind is TokenizerKind.wordpiece else _ANGLES
+    basic = {TokenizerKind.wordpiece: _BRACKETS, TokenizerKind.byte: _LEAST}.get(kind, _ANGLES)
     return [*basic, *(f"<extra_id_{i}>" for i in reversed(range(sentinels)))]
 
 
@@ -49,10 +55,13 @@ def vocabulary(kind: TokenizerKind, size: int, sentinels: int = 0) -> Vocabulary
     Raises:
         Mismatch: `size` cannot hold the special tokens (and the 256 bytes, where the pieces are bytes).
     """
-    specials = len(_ROLES) + sentinels
+    specials = len(special_tokens(kind, sentinels))
     least = specials + (BYTES if kind in (TokenizerKind.bpe, TokenizerKind.byte) else 1)
     if size < least:
         raise Mismatch(f"transform 'text'.vocabulary: {size} is below the {least} that '{kind.value}' needs")
+    if kind is TokenizerKind.byte:
+        last = least - 1 if sentinels else -1
+        return Vocabulary(size=size, pad=0, eos=1, sentinel=last, sentinels=sentinels, specials=len(_LEAST))
     return Vocabulary(
         size=size,
         pad=0,
@@ -76,7 +85,11 @@ def train(texts: Iterator[str], kind: TokenizerKind, size: int, sentinels: int =
         return _train_wordpiece(texts, size, special)
     if kind is TokenizerKind.unigram:
         return _train_unigram(texts, size, special)
-    return _train_bpe(texts, size if kind is TokenizerKind.bpe else len(special) + BYTES, special)
+    if kind is TokenizerKind.smiles:
+        return _train_smiles(texts, size, special)
+    if kind is TokenizerKind.byte:
+        return _bytes(special)
+    return _train_bpe(texts, size, special)
 
 
 def _special(tokens: Iterable[str]) -> list[AddedToken]:
@@ -133,9 +146,7 @@ def _train_unigram(texts: Iterator[str], size: int, special: list[str]) -> Token
 
 def _train_bpe(texts: Iterator[str], size: int, special: list[str]) -> Tokenizer:
     """Merges over bytes, so that nothing is unknown; no merges where `size` leaves no room for any."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer = _byte_level(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=size,
         special_tokens=_special(special),
@@ -143,6 +154,34 @@ def _train_bpe(texts: Iterator[str], size: int, special: list[str]) -> Tokenizer
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _train_smiles(texts: Iterator[str], size: int, special: list[str]) -> Tokenizer:
+    """The pieces that occur, the most frequent ones first; other ones are unknown."""
+    tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))  # type: ignore[call-arg]
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(SMILES), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    trainer = trainers.WordLevelTrainer(vocab_size=size, special_tokens=_special(special), show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _bytes(special: list[str]) -> Tokenizer:
+    """Nothing is learned: the byte b has the id b + 3, between the first special tokens and the sentinels."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())  # one for each byte: itself, or one above for the unprintable
+    above = (letter for letter in letters if ord(letter) >= BYTES)
+    pieces = [chr(byte) if chr(byte) in letters else next(above) for byte in range(BYTES)]
+    tokens = [*special[: len(_LEAST)], *pieces, *special[len(_LEAST) :]]
+    tokenizer = _byte_level(models.BPE({token: i for i, token in enumerate(tokens)}, []))
+    tokenizer.add_special_tokens(_special(special))
+    return tokenizer
+
+
+def _byte_level(model: models.BPE) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
 

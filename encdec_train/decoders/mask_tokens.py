@@ -9,15 +9,23 @@ arXiv:2301.08243, section 3): every target block is predicted beside a copy of t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import Enum
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from encdec_train.nn.norm import make_norm
-from encdec_train.nn.position import sincos
-from encdec_train.nn.transformer import Block, BlockConfig, init_linear
+from encdec_train.nn.position import PointPosition, sincos
+from encdec_train.nn.transformer import Block, BlockConfig, init_linear, stack_norm
 from encdec_train.registry import decoders
 from encdec_train.types import Mismatch, Plan, Sites, Spec, Tokens
+
+
+class HolePosition(Enum):
+    """What marks where a site stands."""
+
+    sincos = "sincos"
+    learned = "learned"  # two linear layers on its coordinates
 
 
 @dataclass(kw_only=True)
@@ -25,6 +33,10 @@ class MaskTokensConfig(BlockConfig):
     width: int = 512
     depth: int = 8
     heads: int = 16
+    position: HolePosition = HolePosition.sincos
+    position_hidden: int = 128  # width inside learned positions
+    every_block: bool = False  # add positions before every block, not only before the first
+    project: bool = True  # a linear layer between encoder and decoder; else they are of one width
     groups: int = 1  # equal groups of a row's predicted sites; none reads another
 
     def spec(self, memory: Spec | None, inputs: Spec | None, sites: Spec) -> Spec:
@@ -34,6 +46,11 @@ class MaskTokensConfig(BlockConfig):
             raise Mismatch(f"decoder 'mask_tokens' fills dropped sites, its memory has {given}")
         if not sites.coords:
             raise Mismatch("decoder 'mask_tokens' needs coordinates, the view has none")
+        self.check_unplaced("decoder 'mask_tokens'")
+        if not self.project and memory.width != self.width:
+            raise Mismatch(
+                f"decoder 'mask_tokens'.width: {self.width}, the encoder has {memory.width}: set project=true"
+            )
         if inputs is not None:
             raise Mismatch("decoder 'mask_tokens' takes no inputs of its own")
         if self.groups < 1:
@@ -48,28 +65,39 @@ class MaskTokens(nn.Module):
 
     def __init__(self, config: MaskTokensConfig, memory: Spec, inputs: Spec | None, sites: Spec) -> None:
         super().__init__()
-        self.width, self.groups = config.width, config.groups
-        self.project = nn.Linear(memory.width, config.width)
+        self.width, self.every_block, self.groups = config.width, config.every_block, config.groups
+        self.project = nn.Linear(memory.width, config.width) if config.project else nn.Identity()
         self.token = nn.Parameter(torch.empty(config.width))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = make_norm(config.norm, config.width, config.eps)
+        self.blocks = nn.ModuleList(Block(config, index=i) for i in range(config.depth))
+        self.norm = stack_norm(config)
+        learned = config.position is HolePosition.learned
+        self.position = PointPosition(sites.coords, config.position_hidden, config.width) if learned else None
         init_linear(self)
         nn.init.normal_(self.token, std=0.02)
+
+    def positions(self, coords: Tensor) -> Tensor:
+        """(...,P) -> (...,width)."""
+        if self.position is None:
+            return sincos(coords, self.width)
+        found: Tensor = self.position(coords)
+        return found
 
     def forward(self, memory: Tokens, inputs: Tokens | None, plan: Plan) -> Tokens:
         assert memory.sites.coords is not None and plan.sites.coords is not None
         y, prefix = self.project(memory.x), memory.prefix
         rows = y.shape[0] * self.groups
         lost = plan.sites.coords.flatten(0, 1)[plan.where].unflatten(0, (rows, -1))  # (B*groups,m,P)
-        kept = y[:, prefix:] + sincos(memory.sites.coords, self.width).to(y.dtype)
-        known = [y[:, :prefix], kept]
+        here, there = self.positions(memory.sites.coords).to(y.dtype), self.positions(lost)
+        known = torch.cat([y[:, :prefix], y[:, prefix:] + here], 1)
         if self.groups > 1:
-            known = [part.repeat_interleave(self.groups, 0) for part in known]
-        holes = (self.token + sincos(lost, self.width)).to(y.dtype)
-        x, last = torch.cat([*known, holes], 1), holes.shape[1]
-        sites = self.readers(plan, y.shape[1], rows)
+            known, here = (part.repeat_interleave(self.groups, 0) for part in (known, here))
+        holes = (self.token + there).to(y.dtype)
+        again = F.pad(torch.cat([here, there.to(y.dtype)], 1), (0, 0, prefix, 0)) if self.every_block else None
+        x, last = torch.cat([known, holes], 1), holes.shape[1]
+        sites = self.readers(plan, known.shape[1], rows)
         for block in self.blocks[:-1]:
             x = block(x, sites)
+            x = x if again is None else x + again
         x = self.blocks[-1](x, sites, last=last if sites.valid is None else None)[:, -last:]
         return replace(memory, x=self.norm(x), prefix=0, index=plan.where, layers=None)
 

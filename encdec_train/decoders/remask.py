@@ -108,7 +108,7 @@ class Remask(nn.Module):
 
     def forward(self, memory: Tokens, inputs: Tokens | None, plan: Plan) -> Tokens:
         if plan.mask is None:
-            raise ValueError("decoder 'remask' needs a corruption that says which nodes are masked")
+            raise Mismatch("decoder 'remask' needs a corruption that says which nodes are masked")
         graph = Graph.of(plan.sites)
         if self.config.layer is RemaskLayer.gat:
             graph = graph.with_loops()

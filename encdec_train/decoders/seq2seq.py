@@ -11,9 +11,7 @@ from dataclasses import dataclass, replace
 import torch.nn.functional as F
 from torch import nn
 
-from encdec_train.nn.norm import make_norm
-from encdec_train.nn.position import RelativeBias
-from encdec_train.nn.transformer import Block, BlockConfig, init_blocks
+from encdec_train.nn.transformer import Block, BlockConfig, init_blocks, make_bias, stack_norm
 from encdec_train.registry import decoders
 from encdec_train.types import Mismatch, Plan, Spec, Tokens
 
@@ -43,13 +41,9 @@ class Seq2Seq(nn.Module):
         self.config, self.width = config, config.width
         self.project = _project(inputs.width, config.width)
         self.read = _project(memory.width, config.width)
-        self.blocks = nn.ModuleList(Block(config, cross=True) for _ in range(config.depth))
-        self.norm = make_norm(config.norm, config.width, config.eps) if config.final_norm else nn.Identity()
-        self.bias = (
-            RelativeBias(config.heads, config.buckets, config.max_distance, bidirectional=False)
-            if config.relative
-            else None
-        )
+        self.blocks = nn.ModuleList(Block(config, cross=True, index=i) for i in range(config.depth))
+        self.norm = stack_norm(config) if config.final_norm else nn.Identity()
+        self.bias = make_bias(config, bidirectional=False)
         init_blocks(self, config, config.init_std)
 
     def forward(self, memory: Tokens, inputs: Tokens, plan: Plan) -> Tokens:

@@ -133,7 +133,7 @@ class Waveform(nn.Module):
     def features(self, units: Units, sites: Sites, keep: Tensor | None) -> Tensor | tuple[Tensor, dict[str, Term]]:
         """(B,N,F) layer-normed output of the convolutions, before any mask; and the penalty on its size."""
         if keep is not None:
-            raise ValueError("embedder 'waveform' computes all frames: use a corruption that replaces, not drops")
+            raise Mismatch("embedder 'waveform' computes all frames: use a corruption that replaces, not drops")
         x = self.convolve(units.values.transpose(1, 2)).transpose(1, 2)  # (B,N,F)
         x = x.detach() + self.config.gradient * (x - x.detach())  # the value of x, exactly
         features = self.feature_norm(x)

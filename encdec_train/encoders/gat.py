@@ -70,5 +70,5 @@ class Gat(nn.Module):
 
     def forward(self, tokens: Tokens, attend: Attend | None = None) -> Tokens:
         if attend is not None:
-            raise ValueError("encoder 'gat' reads along edges: the corruption's attention pattern has no meaning here")
+            raise Mismatch("encoder 'gat' reads along edges: the corruption's attention pattern has no meaning here")
         return run_layers(self.layers, tokens, Graph.of(tokens.sites).with_loops(), self.config.emit)

@@ -20,7 +20,7 @@ from encdec_train.nn.graph import (
     run_layers,
 )
 from encdec_train.registry import encoders
-from encdec_train.types import Attend, Layer, Spec, Tokens
+from encdec_train.types import Attend, Layer, Mismatch, Spec, Tokens
 
 
 @dataclass(kw_only=True)
@@ -66,5 +66,5 @@ class Gin(nn.Module):
 
     def forward(self, tokens: Tokens, attend: Attend | None = None) -> Tokens:
         if attend is not None:
-            raise ValueError("encoder 'gin' reads along edges: the corruption's attention pattern has no meaning here")
+            raise Mismatch("encoder 'gin' reads along edges: the corruption's attention pattern has no meaning here")
         return run_layers(self.layers, tokens, Graph.of(tokens.sites), self.config.emit)

@@ -25,6 +25,7 @@ class TiedConfig:
     activation: Activation = Activation.gelu  # of the transform
     norm: Norm = Norm.layer  # of the transform
     eps: float = 1e-12  # of the norm
+    transform_bias: bool = True  # in the linear layer and the norm of the transform
     bias: bool = False  # one number for each id
     scale: bool = False  # divide by the square root of the table's width (T5 1.0)
     init_std: float | None = 0.02  # of the linear layer; none: Xavier uniform
@@ -73,9 +74,9 @@ class Transform(nn.Module):
 
     def __init__(self, config: TiedConfig, width: int, out: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(width, out)
+        self.linear = nn.Linear(width, out, bias=config.transform_bias)
         self.activation = config.activation.fn
-        self.norm = make_norm(config.norm, out, config.eps)
+        self.norm = make_norm(config.norm, out, config.eps, bias=config.transform_bias)
         init_linear(self.linear, config.init_std)
 
     def forward(self, x: Tensor) -> Tensor:

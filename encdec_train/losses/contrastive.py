@@ -24,6 +24,8 @@ class ContrastiveConfig:
             raise Mismatch(f"loss 'contrastive'.temperature: {self.temperature} is not above 0")
         if goal is None or goal.kind == "ids":
             raise Mismatch(f"loss 'contrastive' needs vectors, the target gives {goal.kind if goal else 'nothing'}")
+        if not goal.negatives:
+            raise Mismatch("loss 'contrastive' needs negatives, the target gives none")
         if prediction.width != goal.width:
             raise Mismatch(f"loss 'contrastive': the head gives {prediction.width} values, the target has {goal.width}")
 
@@ -45,7 +47,7 @@ class Contrastive(nn.Module):
 
     def forward(self, prediction: Tensor, goal: Goal) -> Tensor:
         if goal.negatives is None:
-            raise ValueError("loss 'contrastive' needs negatives, the target gives none")
+            raise Mismatch("loss 'contrastive' needs negatives, the target gives none")
         left = F.normalize(prediction.float(), dim=-1)
         right = F.normalize(goal.values.float(), dim=-1)
         true = (left * right).sum(-1, keepdim=True)  # (M,1)

@@ -1,4 +1,4 @@
-"""Positions: fixed sine and cosine, relative bias by bucket, convolutional."""
+"""Positions: fixed sine and cosine, rotary, relative bias by bucket or by slope, convolutional."""
 
 from __future__ import annotations
 
@@ -24,6 +24,65 @@ def sincos(coords: Tensor, width: int) -> Tensor:
     angles = coords.flip(-1)[..., None].float() * frequency  # (...,P,half)
     parts = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)
     return F.pad(parts, (0, width - parts.shape[-1]))
+
+
+class PointPosition(nn.Module):
+    """Two linear layers from coordinates to a vector (Point-MAE, Pang et al. 2022, section 3.2)."""
+
+    def __init__(self, dims: int, hidden: int, width: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(dims, hidden), nn.Linear(hidden, width)
+
+    def forward(self, coords: Tensor) -> Tensor:
+        """(...,P) -> (...,width)."""
+        found: Tensor = self.down(F.gelu(self.up(coords)))
+        return found
+
+
+Rotation = tuple[Tensor, Tensor]  # cosine and sine, (B,1,prefix+N,d/2)
+
+
+def rotation(place: Tensor, width: int, base: float, prefix: int = 0) -> Rotation:
+    """Rotary positions of heads of `width` at `place` (B,N): the angle of pair i is place * base ** (-2i / width).
+
+    Su et al. 2021 (arXiv:2104.09864), section 3.2.2. The prefix stands nowhere and is not turned.
+    """
+    half = width // 2
+    steps = torch.arange(half, dtype=torch.float32, device=place.device)
+    angles = place[..., None].float() * base ** (-steps / half)
+    angles = F.pad(angles, (0, 0, prefix, 0))[:, None]
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, by: Rotation) -> Tensor:
+    """Queries or keys (B,H,n,d), turned: their products then know distances only. n rows are the last n.
+
+    A pair is feature i and feature i + d/2, as in GPT-NeoX's code and what followed it.
+    """
+    cos, sin = (part[:, :, -x.shape[2] :] for part in by)
+    first, second = x.float().chunk(2, -1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).to(x.dtype)
+
+
+class LinearBias(nn.Module):
+    """ALiBi: a penalty that grows with the distance, for each head by a slope of its own, and is not learned.
+
+    Press et al. 2022 (arXiv:2108.12409), section 3, both ways here as in MosaicBERT. The slopes of 2^k heads are a
+    geometric sequence from 2^(-8/2^k) down to 2^-8; for other numbers the authors' code adds every second slope of
+    twice as many heads.
+    """
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        whole = 2 ** (heads.bit_length() - 1)
+        self.exponents = [8 / whole * (i + 1) for i in range(whole)]
+        self.exponents += [4 / whole * (2 * i + 1) for i in range(heads - whole)]
+
+    def forward(self, sites: Sites) -> Tensor:
+        """(H,L,L) by place, for every place that the sites can hold."""
+        place = torch.arange(sites.max_len or sites.n, device=sites.place.device)
+        slopes = torch.exp2(-torch.tensor(self.exponents, device=place.device))
+        return -slopes[:, None, None] * (place[None, :] - place[:, None]).abs()
 
 
 class RelativeBias(nn.Module):

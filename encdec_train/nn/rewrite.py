@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from encdec_train.types import Sites, Units
+from encdec_train.types import Attend, Plan, Sites, Units
 
 
 class Documents(NamedTuple):
@@ -46,7 +47,7 @@ def rewrite(
     writes: Sequence[tuple[Tensor, Tensor]],
     docs: Documents,
     sites: Sites,
-    lengths: Tensor,
+    lengths: Tensor | None,
     *,
     room: int,
     longest: int,
@@ -60,7 +61,8 @@ def rewrite(
             this order.
         docs: the documents of the old rows; the new ones hold the same, in the same order.
         sites: the old sites.
-        lengths: (L+1,) int64, what a document of 0, 1, ... sites becomes; must agree with `writes`.
+        lengths: (L+1,) int64, what a document of 0, 1, ... sites becomes; must agree with `writes`. None: rows hold
+            one document each.
         room: capacity of the new rows. What does not fit is cut off.
         longest: static bound on the new documents.
         full: it is known that nothing of the new rows is padding.
@@ -94,7 +96,7 @@ def rewrite(
         place=place,
         valid=valid,
         doc=None if sites.doc is None else carry(sites.doc, -1),
-        cu_seqlens=_bounds(sites, lengths, room, used),
+        cu_seqlens=None if lengths is None else _bounds(sites, lengths, room, used),
         max_len=longest,
     )
     return Units(values=put([ids for _, ids in writes], pad), sites=new)
@@ -110,3 +112,17 @@ def _bounds(sites: Sites, lengths: Tensor, room: int, used: Tensor) -> Tensor | 
     left = room - used[(ends - 1).div(sites.n, rounding_mode="floor"), 0]
     new = torch.where(padding, left, lengths[torch.where(padding, 0, old)])
     return F.pad(new.cumsum(0), (1, 0)).int()
+
+
+def reply(target: Units, begin: int) -> Plan:
+    """What a decoder is given that writes `target`: each document shifted right, behind the id `begin`."""
+    shifted = F.pad(target.values, (1, 0), value=begin)[:, :-1]
+    shifted = torch.where(target.sites.place == 0, begin, shifted)
+    real = target.sites.valid
+    return Plan(
+        inputs=replace(target, values=shifted),
+        sites=target.sites,
+        weight=None if real is None else real.flatten().float(),
+        targets=target,
+        attend=Attend(causal=True),
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from encdec_train.nn.attention import attention
 from encdec_train.nn.mlp import Activation, Mlp
 from encdec_train.nn.norm import Norm, make_norm
-from encdec_train.nn.position import RelativeBias
+from encdec_train.nn.position import LinearBias, RelativeBias, rotate, rotation
 from encdec_train.types import Attend, Mismatch, Sites
 
 
@@ -25,20 +26,27 @@ class BlockConfig:
     hidden: int | None = None  # width of the feed-forward layer; none: 4 * width
     norm: Norm = Norm.layer
     eps: float = 1e-6  # of the norms
+    norm_bias: bool = True  # in layer norms
     norm_first: bool = True  # pre-norm; else the original post-norm
+    first_norm: bool = True  # before the first attention (pre-norm stacks, where the input is not normalised yet)
     final_norm: bool = True  # after the last block (pre-norm stacks)
     activation: Activation = Activation.gelu
     gated: bool = False  # gated feed-forward layer
     bias: bool = True  # in linear layers
+    up_bias: bool = True  # in the first linear layer of the feed-forward layer, where the others have one
     scale: bool = True  # divide by sqrt(head width); T5 does not
     dropout: float = 0.0  # of what each sublayer adds
     attention_dropout: float = 0.0
     hidden_dropout: float = 0.0  # inside the feed-forward layer
+    windows: list[int] = field(default_factory=list)  # places to either side that a block reads, in turn; 0: all
+    rotary: list[float] = field(default_factory=list)  # bases of rotary positions, in turn over the blocks; empty: none
+    slopes: bool = False  # a linear bias by distance, fixed (ALiBi)
     relative: bool = False  # T5's relative bias, shared by all blocks
     buckets: int = 32
     max_distance: int = 128
     bias_std: float | None = None  # of the relative bias at the start; none: normal, or 1 / sqrt(width) with `fan_in`
     fan_in: bool = False  # weights start normal with deviation 1 / sqrt(fan-in) (T5), else as the part says
+    shrink: bool = False  # layers that add to the stream start smaller by sqrt(2 * depth) (GPT-2, Megatron)
 
     def check(self, noun: str) -> None:
         if self.head_width is None and self.width % self.heads:
@@ -50,23 +58,69 @@ class BlockConfig:
         for name in ("width", "depth", "heads"):
             if getattr(self, name) < 1:
                 raise Mismatch(f"{noun}.{name}: {getattr(self, name)} is below 1")
+        self._check_positions(noun)
+
+    def _check_positions(self, noun: str) -> None:
+        if self.slopes and self.relative:
+            raise Mismatch(f"{noun}: slopes and relative are two biases, choose one")
+        if any(window < 0 for window in self.windows):
+            raise Mismatch(f"{noun}.windows: {self.windows} has one below 0")
+        if any(base <= 1 for base in self.rotary):
+            raise Mismatch(f"{noun}.rotary: {self.rotary} has a base that is not above 1")
+        if self.rotary and (self.head_width or self.width // self.heads) % 2:
+            raise Mismatch(f"{noun}.rotary: heads of width {self.head_width or self.width // self.heads} have no pairs")
+        if not (self.first_norm or self.norm_first):
+            raise Mismatch(f"{noun}.first_norm: a post-norm stack has no norm before its first attention")
+
+    def check_unplaced(self, noun: str) -> None:
+        """For stacks whose sites are out of order: only their coordinates say where they stand."""
+        placed = [name for name in ("windows", "rotary", "slopes", "relative") if getattr(self, name)]
+        if placed:
+            raise Mismatch(f"{noun} reads coordinates, not places: it has no {', '.join(placed)}")
+
+    def turn(self, values: list[Any], block: int) -> Any | None:
+        """The value of one block, where values take turns over the blocks; None where there are none."""
+        return values[block % len(values)] if values else None
+
+
+def stack_norm(config: BlockConfig) -> nn.Module:
+    """A norm as the whole stack has them."""
+    return make_norm(config.norm, config.width, config.eps, bias=config.norm_bias)
+
+
+def make_bias(config: BlockConfig, *, bidirectional: bool) -> LinearBias | RelativeBias | None:
+    """What all blocks add to their scores, by place; made once for the stack."""
+    if config.slopes:
+        return LinearBias(config.heads)
+    if not config.relative:
+        return None
+    return RelativeBias(config.heads, config.buckets, config.max_distance, bidirectional=bidirectional)
+
+
+def narrow(attend: Attend | None, window: int) -> Attend | None:
+    """The pattern within `window` places to either side, unless it is narrower already; 0 = as it is."""
+    if not window or (attend is not None and 0 < attend.window <= window):
+        return attend
+    return Attend(window=window) if attend is None else replace(attend, window=window)
 
 
 class Attention(nn.Module):
-    """Multi-head attention; queries from one sequence, keys and values from the same or another."""
+    """Multi-head attention; queries from one sequence, keys and values from the same or another of width `memory`."""
 
-    def __init__(self, config: BlockConfig, *, own: bool = True) -> None:
+    def __init__(self, config: BlockConfig, *, own: bool = True, memory: int | None = None, index: int = 0) -> None:
         super().__init__()
         self.heads, self.own, self.dropout = config.heads, own, config.attention_dropout
         self.size = config.head_width or config.width // config.heads
         self.scale = None if config.scale else 1.0
+        self.window = (config.turn(config.windows, index) or 0) if own else 0
+        self.base = config.turn(config.rotary, index) if own else None
         inner = self.heads * self.size
         self.inner = inner
         if own:
             self.qkv = nn.Linear(config.width, 3 * inner, bias=config.bias)
         else:
             self.q = nn.Linear(config.width, inner, bias=config.bias)
-            self.kv = nn.Linear(config.width, 2 * inner, bias=config.bias)
+            self.kv = nn.Linear(memory or config.width, 2 * inner, bias=config.bias)
         self.out = nn.Linear(inner, config.width, bias=config.bias)
 
     def project(self, x: Tensor, memory: Tensor | None, last: int | None) -> Iterator[Tensor]:
@@ -95,13 +149,16 @@ class Attention(nn.Module):
         last: int | None = None,
     ) -> Tensor:
         q, k, v = self.project(x, memory, last)
+        if self.base is not None:
+            turned = rotation(key.place, self.size, self.base, prefix[1])
+            q, k = rotate(q, turned), rotate(k, turned)
         y = attention(
             q,
             k,
             v,
             query=query,
             key=key,
-            attend=attend,
+            attend=narrow(attend, self.window),
             own=self.own,
             prefix=prefix,
             bias=bias,
@@ -112,15 +169,21 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention, cross-attention if there is a memory, feed-forward; pre-norm or post-norm."""
+    """Self-attention if `own`, cross-attention if there is a memory, feed-forward; pre-norm or post-norm.
 
-    def __init__(self, config: BlockConfig, *, cross: bool = False) -> None:
+    `index` is its number in the stack: windows and rotary bases take turns over the blocks.
+    """
+
+    def __init__(
+        self, config: BlockConfig, *, own: bool = True, cross: bool = False, memory: int | None = None, index: int = 0
+    ) -> None:
         super().__init__()
         self.norm_first, self.dropout = config.norm_first, config.dropout
-        self.attention = Attention(config)
-        self.norm = make_norm(config.norm, config.width, config.eps)
-        self.cross = Attention(config, own=False) if cross else None
-        self.cross_norm = make_norm(config.norm, config.width, config.eps) if cross else None
+        self.attention = Attention(config, index=index) if own else None
+        bare = index == 0 and not config.first_norm
+        self.norm = (nn.Identity() if bare else stack_norm(config)) if own else None
+        self.cross = Attention(config, own=False, memory=memory) if cross else None
+        self.cross_norm = stack_norm(config) if cross else None
         self.mlp = Mlp(
             config.width,
             config.hidden or 4 * config.width,
@@ -128,8 +191,15 @@ class Block(nn.Module):
             gated=config.gated,
             bias=config.bias,
             dropout=config.hidden_dropout,
+            up_bias=config.up_bias,
         )
-        self.mlp_norm = make_norm(config.norm, config.width, config.eps)
+        self.mlp_norm = stack_norm(config)
+
+    @torch.no_grad()
+    def shrink(self, factor: float) -> None:
+        """Make what the sublayers add smaller."""
+        for layer in (self.mlp.down, *(part.out for part in (self.attention, self.cross) if part is not None)):
+            layer.weight.mul_(factor)
 
     def add(self, x: Tensor, norm: nn.Module, sublayer, last: int | None = None) -> Tensor:  # type: ignore[no-untyped-def]
         y = sublayer(norm(x)) if self.norm_first else sublayer(x)
@@ -152,14 +222,15 @@ class Block(nn.Module):
         last: int | None = None,
     ) -> Tensor:
         """(B,prefix+N,D) -> the same, or (B,last,D) where only the last rows are read afterwards."""
-        x = self.add(
-            x,
-            self.norm,
-            lambda y: self.attention(
-                y, query=sites, key=sites, prefix=(prefix, prefix), attend=attend, bias=bias, last=last
-            ),
-            last,
-        )
+        if self.attention is not None:
+            own, norm = self.attention, self.norm
+            assert norm is not None
+            x = self.add(
+                x,
+                norm,
+                lambda y: own(y, query=sites, key=sites, prefix=(prefix, prefix), attend=attend, bias=bias, last=last),
+                last,
+            )
         if self.cross is not None:
             cross, norm = self.cross, self.cross_norm
             assert memory_sites is not None and norm is not None
@@ -193,6 +264,8 @@ def init_blocks(module: nn.Module, config: BlockConfig, std: float | None = None
     for layer in module.modules():
         if isinstance(layer, RelativeBias) and config.bias_std is not None:
             nn.init.normal_(layer.table.weight, std=config.bias_std)
+        elif isinstance(layer, Block) and config.shrink:
+            layer.shrink((2 * config.depth) ** -0.5)
 
 
 @torch.no_grad()

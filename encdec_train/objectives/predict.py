@@ -46,8 +46,6 @@ class PredictConfig:
             spec = wiring.through(where, "decoder", self.decoder, (spec, given, sites), fallback)
         if spec is None:
             return
-        if spec.rows in ("kept", "coarse") and path.corruption:
-            wiring.problem(where, f"{spec.rows} sites come back, the corruption predicts others: a decoder is needed")
         assert sites.raw is not None
         target = wiring.config.target.get(self.target)
         readings = wiring.reading(f"target.{self.target}", target)
@@ -60,6 +58,8 @@ class PredictConfig:
         loss = wiring.find(where, "loss", self.loss)
         if goal is None or loss is None:
             return
+        if spec.rows not in ("all", "predicted") and (path.corruption or goal.rows != spec.rows):
+            wiring.problem(where, f"{spec.rows} sites come back, the target has others: a decoder is needed")
         out = wiring.heads(where, plan_path, [self.head], spec, goal)
         if out is not None:
             loss.check(out, goal)
@@ -91,7 +91,7 @@ class Predict(nn.Module):
         return path
 
     def predict(self, step: Step) -> tuple[Tensor, Plan, Tokens]:
-        """(M,C) predictions, their plan, and the tokens they were read from; once per step."""
+        """(M,C) predictions, their plan, and the tokens they were read from; once per step for all who predict so."""
 
         def make() -> tuple[Tensor, Plan, Tokens]:
             plan = step.plan(self.path)
@@ -102,7 +102,8 @@ class Predict(nn.Module):
             rows = tokens.at(plan.where)
             return step.part("head", self.config.head)(rows), plan, tokens
 
-        return step.once("predict", self.name, make)
+        config = self.config
+        return step.once("predict", (self.memory, self.inputs, config.decoder, config.head), make)
 
     def goal(self, step: Step) -> Goal:
         """What the predictions are held against."""

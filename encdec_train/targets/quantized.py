@@ -56,7 +56,7 @@ class QuantizedConfig:
             raise Mismatch(f"{name}.temperature_decay: {self.temperature_decay} is not in (0, 1]")
         if not 0 <= self.dropout < 1:
             raise Mismatch(f"{name}.dropout: {self.dropout} is not in [0, 1)")
-        return replace(sites, kind="values", width=self.width, raw=None)
+        return replace(sites, kind="values", width=self.width, negatives=self.negatives, raw=None)
 
 
 @targets.register("quantized", QuantizedConfig)

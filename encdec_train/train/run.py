@@ -223,7 +223,10 @@ def _train_stage(
 
 
 def _begin(run: Run, name: str, stage: StageConfig, index: int) -> None:
-    """What a stage asks for before its first step: fresh weights, new copies for teachers, parts fitted to data."""
+    """What a stage asks for before its first step: new copies for teachers, fresh weights, parts fitted to data."""
+    for teacher, config in run.config.teacher.items():
+        if config.stage == name:
+            run.parts.refresh_teacher(teacher)
     if stage.reset:
         with torch.random.fork_rng():
             torch.manual_seed(key_of(run.config.seed, "reset", index) >> 1)
@@ -231,12 +234,9 @@ def _begin(run: Run, name: str, stage: StageConfig, index: int) -> None:
         for full in stage.reset:
             noun, part = full.split(".", 1)
             run.parts.get(noun, part).load_state_dict(fresh.get(noun, part).state_dict())
-    for teacher, config in run.config.teacher.items():
-        if config.stage == name:
-            run.parts.refresh_teacher(teacher)
     for full in stage.fit:
         log.info("stage %s: %s is fitted to the training rows", name, full)
-        run.parts.get(*full.split(".", 1)).fit(frozen(run).steps("train"))
+        run.parts.get(*full.split(".", 1)).fit(step for step, _ in frozen(run).steps("train"))
 
 
 def frozen(run: Run) -> Frozen:

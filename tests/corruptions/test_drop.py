@@ -1,5 +1,8 @@
 """Random drop against its definition."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -59,3 +62,43 @@ def test_a_row_gets_the_same_mask_in_any_batch_and_another_at_another_step_or_dr
 def test_refuses_what_cannot_be(ratio, length):
     with pytest.raises(Mismatch):
         DropConfig(ratio=ratio).spec(Spec(kind="vectors", width=4, length=length))
+
+
+def lattice_plan(rows, grid, first=0, **config):
+    n = math.prod(grid)
+    where = replace(sites(rows, n, first), grid=grid)
+    units = Units(values=torch.zeros(rows, n, 1), sites=where)
+    corruption = Drop(DropConfig(**config), Spec(kind="vectors", width=1, length=n, grid=grid))
+    return corruption(units, where, Keyed(), Path())
+
+
+def test_tubes_hide_the_same_places_in_all_frames():
+    """The numbers of VideoMAE: 20 of 196 places stay, in 8 pairs of frames."""
+    found = lattice_plan(3, (8, 14, 14), ratio=0.897, block=[0, 1, 1])
+    assert found.keep.shape == (3, 160) and found.where.shape == (3 * 1408,)
+    mask = found.mask.view(3, 8, 196)
+    assert torch.equal(mask, mask[:, :1].expand_as(mask)) and mask[:, 0].sum(1).tolist() == [176] * 3
+    assert not torch.equal(mask[0], mask[1])
+    spec = DropConfig(ratio=0.897, block=[0, 1, 1]).spec(Spec(kind="vectors", width=1, length=1568, grid=(8, 14, 14)))
+    assert spec.length == 160 and spec.rows == "kept"
+
+
+def test_a_part_of_what_was_dropped_is_predicted():
+    """The numbers of CrossMAE: of 196 patches 49 are kept and 49 predicted."""
+    found, whole = (lattice_plan(4, (14, 14), ratio=0.75, predict=share) for share in (0.3333, 1.0))
+    assert torch.equal(found.keep, whole.keep)
+    assert found.mask.sum(1).tolist() == [49] * 4
+    assert torch.equal(found.mask.flatten().nonzero()[:, 0], found.where)
+    assert not (found.mask & ~whole.mask).any()
+    assert torch.equal(lattice_plan(1, (14, 14), first=2, ratio=0.75, predict=0.3333).mask, found.mask[2:3])
+
+
+def test_which_part_is_predicted_is_drawn_evenly():
+    mask = torch.cat([lattice_plan(500, (4, 4), first=500 * i, ratio=0.75, predict=0.5).mask for i in range(10)])
+    assert (mask.float().mean(0) - 0.375).abs().max() < 4.5 * (0.375 * 0.625 / len(mask)) ** 0.5
+
+
+@pytest.mark.parametrize("config", [{"predict": 0.0}, {"predict": 1.5}, {"predict": 0.01}, {"block": [3, 1]}])
+def test_refuses_parts_and_blocks_that_cannot_be(config):
+    with pytest.raises(Mismatch):
+        DropConfig(**config).spec(Spec(kind="vectors", width=4, length=16, grid=(4, 4)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from encdec_train.data.tokenizers import (
     TokenizerKind,
@@ -39,8 +39,9 @@ def test_ids_are_known_before_training(kind: TokenizerKind, sentinels: int) -> N
     tokenizer = trained(kind, sentinels=sentinels)
     assert read_vocabulary(tokenizer, 400) == known
     assert tokenizer.get_vocab_size() <= 400
-    for number, token in enumerate(special_tokens(kind, sentinels)):
-        assert tokenizer.token_to_id(token) == number
+    special = special_tokens(kind, sentinels)
+    for token in special[:-sentinels] if sentinels else special:
+        assert tokenizer.token_to_id(token) == special.index(token)
     if sentinels:
         assert tokenizer.token_to_id("<extra_id_0>") == known.sentinel
         assert tokenizer.token_to_id("<extra_id_6>") == known.sentinel - 6
@@ -55,14 +56,35 @@ def test_bytes_lose_nothing(kind: TokenizerKind) -> None:
 
 def test_every_byte_is_a_token() -> None:
     tokenizer = trained(TokenizerKind.byte)
-    assert tokenizer.get_vocab_size() == 5 + 256
-    assert len(tokenizer.encode("öfen").ids) == 5
+    assert tokenizer.get_vocab_size() == 3 + 256
+    assert tokenizer.encode("öfen").ids == [byte + 3 for byte in "öfen".encode()]
+
+
+def test_bytes_are_numbered_as_in_byt5() -> None:
+    """All but the sentinels, which transformers numbers upwards and we, as every other tokenizer here, downwards."""
+    tokenizer, theirs = trained(TokenizerKind.byte, sentinels=125), ByT5Tokenizer()
+    assert tokenizer.get_vocab_size() == len(theirs) == 384
+    for text in [*TEXTS, "日本語 \t\n\x00 🦊"]:
+        assert [*tokenizer.encode(text).ids, tokenizer.token_to_id("</s>")] == theirs(text).input_ids
+    ends = [f"<extra_id_{i}>" for i in range(125)]
+    assert {tokenizer.token_to_id(end) for end in ends} == set(theirs.convert_tokens_to_ids(ends))
+    assert tokenizer.token_to_id("<extra_id_0>") == 383
 
 
 def test_unigram_loses_only_spaces() -> None:
     tokenizer = trained(TokenizerKind.unigram)
     for text in TEXTS:
         assert tokenizer.decode(tokenizer.encode(text).ids) == " ".join(text.split())
+
+
+def test_smiles_are_cut_into_atoms_bonds_and_brackets() -> None:
+    """Schwaller et al. 2018: brackets are one piece, and so are atoms of two letters and ring numbers after %."""
+    text = "C[C@@H](Br)c1cc(Cl)nc%12c1CC%12N=C/F"
+    tokenizer = train(iter([text]), TokenizerKind.smiles, 64)
+    pieces = " ".join(tokenizer.encode(text).tokens)
+    assert pieces == "C [C@@H] ( Br ) c 1 c c ( Cl ) n c %12 c 1 C C %12 N = C / F"
+    assert tokenizer.decode(tokenizer.encode(text).ids) == text
+    assert tokenizer.encode("[nH]").tokens == ["<unk>"]
 
 
 def test_wordpiece_lowers_and_continues() -> None:

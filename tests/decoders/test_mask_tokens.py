@@ -1,59 +1,46 @@
-"""Groups of predicted sites against the decoder run on each group by itself."""
-
-from __future__ import annotations
-
-from dataclasses import replace
+"""MAE's decoder with learned positions before every block, as Point-MAE has it."""
 
 import pytest
 import torch
 
-from encdec_train.corruptions.drop import flat
-from encdec_train.data.transforms.image import lattice
-from encdec_train.decoders.mask_tokens import MaskTokens, MaskTokensConfig
-from encdec_train.types import Mismatch, Plan, Spec, Tokens, Units
+from encdec_train.decoders.mask_tokens import HolePosition, MaskTokens, MaskTokensConfig
+from encdec_train.types import Mismatch, Plan, Sites, Spec, Tokens, Units
 
-SITES = Spec(kind="vectors", width=6, length=16, coords=2, grid=(4, 4))
-MEMORY = replace(SITES, rows="kept", length=5, grid=None, prefix=1)
+SITES = Spec(kind="vectors", width=8, length=6, coords=3)
+MEMORY = Spec(kind="vectors", width=8, length=2, coords=3, rows="kept")
 
 
-def build(groups: int) -> MaskTokens:
-    torch.manual_seed(0)
-    config = MaskTokensConfig(width=8, depth=2, heads=2, groups=groups)
-    return MaskTokens(config, MEMORY, None, SITES).eval()
+def config(**settings):
+    return MaskTokensConfig(width=8, depth=3, heads=2, position=HolePosition.learned, project=False, **settings)
 
 
-def given(rows: int = 3) -> tuple[Tokens, Plan, torch.Tensor]:
-    """Memory of 5 kept sites and a class token, and (rows,2,4) sites in two groups that overlap."""
-    sites = lattice(torch.arange(rows)[:, None], (4, 4))
-    order = torch.rand(rows, 16, generator=torch.Generator().manual_seed(1)).argsort(1)
-    keep, where = order[:, :5], torch.stack([order[:, 5:9], order[:, 7:11]], 1)
-    memory = Tokens(x=torch.randn(rows, 6, 6), sites=sites.take(keep), prefix=1)
-    units = Units(values=torch.zeros(rows, 16, 1), sites=sites)
-    return memory, Plan(inputs=units, sites=sites, keep=keep, where=flat(where.flatten(1), 16)), where
+@pytest.mark.parametrize("prefix", [0, 1])
+def test_holes_are_those_of_blocks_over_all_sites(prefix):
+    part = MaskTokens(config(every_block=True), MEMORY, None, SITES)
+    place, coords = torch.arange(6).expand(2, 6), torch.randn(2, 6, 3)
+    sites = Sites(sample=place, place=place, coords=coords)
+    keep, lost = torch.tensor([[1, 4], [0, 5]]), torch.tensor([[0, 2, 3, 5], [1, 2, 3, 4]])
+    plan = Plan(
+        inputs=Units(values=coords, sites=sites),
+        sites=sites,
+        keep=keep,
+        where=(lost + torch.tensor([[0], [6]])).flatten(),
+    )
+    x = torch.randn(2, prefix + 2, 8)
+    found = part(Tokens(x=x, sites=sites.take(keep), prefix=prefix), None, plan)
+    order = torch.cat([keep, lost], 1)
+    position = part.position(torch.stack([coords[i, order[i]] for i in range(2)]))
+    y = torch.cat([x, part.token.expand(2, 4, -1)], 1)
+    whole = Sites(sample=place, place=place)
+    for block in part.blocks:
+        y = torch.cat([y[:, :prefix], y[:, prefix:] + position], 1)
+        y = block(y, whole, prefix=prefix)
+    assert torch.allclose(found.x, part.norm(y)[:, -4:], atol=1e-5)
+    assert found.index is plan.where
 
 
-def test_each_group_is_predicted_as_if_it_were_alone() -> None:
-    memory, plan, where = given()
-    found = build(2)(memory, None, plan)
-    assert found.x.shape == (6, 4, 8) and found.index is plan.where
-    for group in range(2):
-        alone = build(1)(memory, None, replace(plan, where=flat(where[:, group], 16)))
-        torch.testing.assert_close(found.x.view(3, 2, 4, 8)[:, group], alone.x)
-
-
-def test_fillers_change_nothing_for_the_others() -> None:
-    memory, plan, where = given()
-    weight = torch.ones(3, 2, 4)
-    weight[:, 1, 3:] = 0
-    filled = where.clone()
-    filled[:, 1, 3] = filled[:, 1, 0]
-    found = build(2)(memory, None, replace(plan, where=flat(filled.flatten(1), 16), weight=weight.flatten()))
-    short = build(1)(memory, None, replace(plan, where=flat(where[:, 1, :3], 16)))
-    torch.testing.assert_close(found.x.view(3, 2, 4, 8)[:, 1, :3], short.x)
-
-
-def test_spec() -> None:
-    assert MaskTokensConfig(width=8, heads=2).spec(MEMORY, None, SITES).length == 11
-    assert MaskTokensConfig(width=8, heads=2, groups=2).spec(MEMORY, None, SITES).length == 0
-    with pytest.raises(Mismatch, match="groups: 0"):
-        MaskTokensConfig(width=8, heads=2, groups=0).spec(MEMORY, None, SITES)
+def test_without_a_layer_between_them_the_widths_must_agree():
+    with pytest.raises(Mismatch, match="set project=true"):
+        MaskTokensConfig(width=4, heads=2, project=False).spec(MEMORY, None, SITES)
+    names = dict(MaskTokens(config(), MEMORY, None, SITES).named_parameters())
+    assert not [name for name in names if name.startswith("project")]

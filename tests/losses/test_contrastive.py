@@ -1,6 +1,7 @@
 """Equation 3 against cross-entropy over cosine similarities."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -59,10 +60,12 @@ def test_both_ways_to_the_similarities_agree():
 
 def test_what_does_not_fit_is_named():
     with pytest.raises(Mismatch, match="gives 4 values, the target has 5"):
-        ContrastiveConfig().check(values(4), values(5))
+        ContrastiveConfig().check(values(4), replace(values(5), negatives=2))
     with pytest.raises(Mismatch, match="gives ids"):
         ContrastiveConfig().check(values(4), Spec(kind="ids", width=4))
     with pytest.raises(Mismatch, match="temperature"):
         ContrastiveConfig(temperature=0.0).check(values(4), values(4))
+    with pytest.raises(Mismatch, match="needs negatives, the target gives none"):
+        ContrastiveConfig().check(values(4), values(4))
     with pytest.raises(ValueError, match="needs negatives"):
         Contrastive(ContrastiveConfig(), values(5))(torch.randn(2, 5), Goal(values=torch.randn(2, 5)))

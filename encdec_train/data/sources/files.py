@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from encdec_train.data.columns import COLUMN_KINDS, USUAL, column_kind, content_column, decoding, undecoded
-from encdec_train.data.config import AudioDataConfig, DataConfig, GraphDataConfig, ImageDataConfig
+from encdec_train.data.config import (
+    AudioDataConfig,
+    DataConfig,
+    GraphDataConfig,
+    ImageDataConfig,
+    PairDataConfig,
+    PointsDataConfig,
+    SeriesDataConfig,
+    VideoDataConfig,
+)
 from encdec_train.data.holdout import held_out
 from encdec_train.data.local import ALLOWED, KINDS, Splits, open_path, reason
 from encdec_train.registry import did_you_mean, sources
@@ -21,6 +30,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class ImagesConfig(ImageDataConfig):
+    pass
+
+
+@dataclass(kw_only=True)
+class VideosConfig(VideoDataConfig):
     pass
 
 
@@ -39,6 +53,21 @@ class GraphsConfig(GraphDataConfig):
     pass
 
 
+@dataclass(kw_only=True)
+class SeriesConfig(SeriesDataConfig):
+    pass
+
+
+@dataclass(kw_only=True)
+class CloudsConfig(PointsDataConfig):
+    pass
+
+
+@dataclass(kw_only=True)
+class PairsConfig(PairDataConfig):
+    label: str | None = None
+
+
 class Files:
     """Opens `data.path`."""
 
@@ -52,6 +81,11 @@ class Files:
 @sources.register("images", ImagesConfig)
 class Images(Files):
     """Pictures from `data.path`: a folder of classes, parquet, arrow, or a hub name."""
+
+
+@sources.register("videos", VideosConfig)
+class Videos(Files):
+    """Clips from `data.path`: parquet or arrow whose column `video` holds files, or a hub name."""
 
 
 @sources.register("texts", TextsConfig)
@@ -69,6 +103,21 @@ class Graphs(Files):
     """Graphs from `data.path`: json, parquet, arrow, or a hub name."""
 
 
+@sources.register("series", SeriesConfig)
+class Series(Files):
+    """Series from `data.path`: csv, json, parquet, arrow, or a hub name."""
+
+
+@sources.register("clouds", CloudsConfig)
+class Clouds(Files):
+    """Clouds of points from `data.path`: json, parquet, arrow, or a hub name."""
+
+
+@sources.register("pairs", PairsConfig)
+class Pairs(Files):
+    """Several views in each row of `data.path`, whatever they are: `data.views.NAME.column` says where."""
+
+
 def open_files(config: DataConfig, split: str) -> Any:
     """The rows of one split as a `datasets.Dataset`; pictures and sounds are decoded only when they are read.
 
@@ -76,7 +125,8 @@ def open_files(config: DataConfig, split: str) -> Any:
         config: `path`, `subset`, `train`, `test` and `label` are read.
         split: "train" and "test" mean `config.train` and `config.test`; anything else is a split's own name.
             Names joined by `+` are joined rows. Where the default test split is missing, the validation split
-            takes its place, or else a tenth of the training rows, always the same, that is not trained on.
+            takes its place, or else a tenth of the training rows, always the same, that is not trained on; of a
+            table in time its end.
 
     Returns:
         Columns as they are, but for two: classes that are words are numbered, and without `config.column` the
@@ -150,7 +200,7 @@ def _rows(config: DataConfig, split: str, splits: Splits) -> Any:
     if split in ("train", "test") and (replaced or config.test is None):
         log.info("%s has no test split: a tenth of '%s' is held out", config.path, config.train)
         rows = _named(config, config.train, "train", splits)
-        return held_out(rows, config.path or "")[split == "test"]
+        return held_out(rows, config.path or "", ordered=config.ordered)[split == "test"]
     assert name is not None
     return _named(config, name, split, splits)
 
@@ -188,7 +238,14 @@ def _labelled(config: DataConfig, rows: Any, splits: Splits) -> Any:
 
 
 def _content(config: DataConfig, rows: Any) -> Any:
-    """Without `data.column`, the content comes to be called image, audio or text, as in the embedded sets."""
+    """Without `data.column`, the content comes to be called image, audio or text, as in the embedded sets.
+
+    Views name their columns, which may lie within one of dictionaries: `translation.de`.
+    """
+    if isinstance(config, PairDataConfig):
+        columns = [view.column for view in config.views.values() if view.column is not None]
+        within = any("." in column and column not in rows.features for column in columns)
+        return rows.flatten() if within else rows
     kind = "image" if isinstance(config, ImageDataConfig) else "audio" if isinstance(config, AudioDataConfig) else None
     if config.column is not None:
         content_column(rows, config.column, [kind] if kind else COLUMN_KINDS)

@@ -15,6 +15,7 @@ from encdec_train.data.augment import AugmentConfig, augment
 from encdec_train.data.config import DataConfig, ImageDataConfig
 from encdec_train.data.example import Example, Row, crop_key, crop_keys
 from encdec_train.data.transform import Drawing, Transform
+from encdec_train.nn.lattice import cut
 from encdec_train.registry import transforms
 from encdec_train.rng import Rng
 from encdec_train.types import Batch, Mismatch, Plan, Sites, Spec, Units
@@ -113,13 +114,12 @@ class ImageTransform(Transform):
 
     def patches(self, images: Tensor, keys: Tensor, crops: int) -> Units:
         """(B,C,H,W) with random keys (B,1) -> units of (B,N,p*p*C) with their places on the lattice."""
-        rows, side, p = images.shape[0], images.shape[-1] // self.patch, self.patch
-        values = images.unflatten(2, (side, p)).unflatten(4, (side, p))  # (B,C,h,p,w,p)
-        values = values.permute(0, 2, 4, 3, 5, 1).reshape(rows, side * side, -1)
+        side = images.shape[-1] // self.patch
         sites = lattice(keys, (side, side))
         if side != self.side:
             assert sites.coords is not None
             sites = replace(sites, coords=(sites.coords + 0.5) * (self.side / side) - 0.5)
+        values = cut(images.permute(0, 2, 3, 1), (self.patch, self.patch))
         return Units(values=values, sites=sites, crops=crops)
 
     def preprocess(self) -> dict[str, Any]:
@@ -137,17 +137,11 @@ class ImageTransform(Transform):
         """Pictures, what was left of them, and the predicted patches in the hidden places."""
         if plan.mask is None or units.sites.grid is None or prediction.shape[-1:] != units.values.shape[-1:]:
             return None
-        from encdec_train.data.pictures import masked_patches_png
+        from encdec_train.data.pictures import masked_patches_png, pasted
 
-        predicted = units.values.float().flatten(0, 1).clone()
-        predicted[slice(None) if plan.where is None else plan.where] = prediction
+        shown, result, hidden = pasted(units, plan, prediction)
         content = masked_patches_png(
-            units.values.float().cpu(),
-            predicted.view_as(units.values).cpu(),
-            plan.mask.cpu(),
-            (self.side, self.side),
-            list(self.data.mean),
-            list(self.data.std),
+            shown, result, hidden[..., 0], (self.side, self.side), list(self.data.mean), list(self.data.std)
         )
         return Drawing("png", content)
 

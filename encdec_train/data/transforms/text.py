@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from tokenizers import Tokenizer
 
 from encdec_train.data.columns import content_column
 from encdec_train.data.config import DataConfig
 from encdec_train.data.example import Example, Row
 from encdec_train.data.packing import pack, shuffled
+from encdec_train.data.sentences import Ends, sentence_of
 from encdec_train.data.tokenizers import TokenizerKind, load, read_vocabulary, save, train, vocabulary
 from encdec_train.data.tokens import Documents, TokenRows, digest, encode, texts
 from encdec_train.data.transform import Drawing, Transform
@@ -31,6 +33,7 @@ class Layout(Enum):
     packed = "packed"  # several documents in a row; none reads another
     joined = "joined"  # documents run into each other and are cut into full rows (T5, GPT)
     padded = "padded"  # one document in a row, filled up to the longest of the batch
+    row = "row"  # the beginning of every document, whatever its length, filled up to `length`: one for each row of data
 
 
 @dataclass(kw_only=True)
@@ -46,7 +49,10 @@ class TextConfig:
     min_document: int = 4  # tokens, special ones excluded; shorter documents and remainders are left out
     cut: bool = True  # longer documents become several; else only their beginning is kept
     bos: bool = True  # begin every document with [CLS] or <s>
+    bos_rows: bool = False  # joined documents: it begins the rows instead (RoBERTa)
+    whole: bool = False  # joined documents: rows end with a sentence where they can, and are filled up (RoBERTa)
     eos: bool = True  # end it with [SEP] or </s>
+    sentences: bool = False  # tell corruptions which sentence a token belongs to
     seed: int = 0  # of the order in which documents are packed or joined
     cache: str | None = None  # folder that keeps encoded texts from run to run; none: encoded anew
 
@@ -69,6 +75,10 @@ class TextConfig:
             raise Mismatch(f"transform 'text'.sentinels: {self.sentinels} is below 0")
         if self.min_document < 1:
             raise Mismatch(f"transform 'text'.min_document: {self.min_document} is below 1")
+        if self.bos_rows and not (self.bos and self.layout is Layout.joined):
+            raise Mismatch("transform 'text'.bos_rows: only rows of joined documents, with bos=true, can begin so")
+        if self.whole and self.layout is not Layout.joined:
+            raise Mismatch("transform 'text'.whole: only rows of joined documents can end so")
         if self.tokenizer is None and self.vocabulary is None:
             raise Mismatch("transform 'text'.vocabulary: give a size, or a tokenizer to take it from")
 
@@ -88,6 +98,11 @@ class Text(Transform):
         self._vocabulary: Vocabulary | None = None
         self._tokenizer: Tokenizer | None = None
         self._documents: dict[str, Documents] = {}
+        self._ends: Ends | None = None
+
+    @property
+    def by_row(self) -> bool:
+        return self.config.layout is Layout.row
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -117,14 +132,17 @@ class Text(Transform):
     def specs(self) -> dict[str, Spec]:
         config, known = self.config, self.vocabulary
         even = config.layout is not Layout.padded
-        joined = config.layout is Layout.joined
+        whole = config.layout in (Layout.joined, Layout.row)
         return {
             "text": Spec(
                 kind="ids",
                 width=known.size,
                 length=config.length if even else 0,
-                max_len=config.length if joined else config.document,
+                max_len=config.length if whole else config.document,
                 vocabulary=known,
+                groups=config.sentences,
+                docs=config.layout is Layout.packed,
+                fixed=config.bos or config.eos,
             )
         }
 
@@ -134,13 +152,16 @@ class Text(Transform):
 
     def fit(self, rows: Sequence[dict[str, Any]], folder: Path) -> None:
         """Load the tokenizer, or train it on the rows; `folder/tokenizer.json` keeps it either way."""
+        self.learn(self.sample(rows), folder)
+
+    def learn(self, sample: Iterator[str], folder: Path) -> None:
+        """`fit` on these texts, which are read only if a tokenizer is to be trained."""
         config, file = self.config, folder / "tokenizer.json"
         if file.is_file():
             tokenizer = load(file)
         elif config.tokenizer is not None:
             tokenizer = load(config.tokenizer)
         else:
-            sample = self._sample(rows)
             tokenizer = train(sample, config.kind, self.vocabulary.size, config.sentinels)
         found = read_vocabulary(tokenizer, self.vocabulary.size)
         if found != self.vocabulary:
@@ -149,8 +170,11 @@ class Text(Transform):
             save(tokenizer, file)
         tokenizer.encode_special_tokens = True  # "[MASK]" in a text is text
         self._tokenizer = tokenizer
+        if config.sentences or config.whole:
+            self._ends = Ends.of(tokenizer, found)
 
-    def _sample(self, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    def sample(self, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+        """Texts that teach a tokenizer."""
         if not len(rows):
             raise ValueError("transform 'text': there are no rows to train a tokenizer on")
         every = -(-len(rows) // self.config.fit_rows)
@@ -172,7 +196,7 @@ class Text(Transform):
         """Rows of pieces. `clean`: the beginning of every document, one per row, in order."""
         documents = self.documents(rows)
         config = self.config
-        if clean:
+        if clean or self.by_row:
             length = np.minimum(documents.lengths, config.document - config.extra)
             return _single(documents.tokens, documents.bounds[:-1], length)
         if config.layout is Layout.joined:
@@ -199,48 +223,81 @@ class Text(Transform):
         return (documents.bounds[:-1][owner] + offset)[kept], length[kept]
 
     def _joined(self, documents: Documents) -> TokenRows:
-        """One stream of the shuffled documents, in full rows; what is left at the end is dropped."""
+        """One stream of the shuffled documents, cut into rows; what is left at the end is dropped."""
         config, known = self.config, self.vocabulary
-        bos, eos = ([known.bos] if config.bos else []), ([known.eos] if config.eos else [])
+        bos = [known.bos] if config.bos and not config.bos_rows else []
+        eos = [known.eos] if config.eos else []
+        body = config.length - config.bos_rows
         pieces: list[Any] = []
         for i in shuffled(len(documents.bounds) - 1, config.seed):
             a, b = documents.bounds[i], documents.bounds[i + 1]
             if b - a >= config.min_document:
                 pieces += [bos, documents.tokens[a:b], eos]
         stream = np.concatenate([np.zeros(0, np.int32), *(np.asarray(piece, np.int32) for piece in pieces)])
-        rows = len(stream) // config.length
-        if not rows:
+        if len(stream) < body:
             raise ValueError(f"transform 'text': {len(stream)} tokens do not fill one row of length={config.length}")
-        start = np.arange(rows, dtype=np.int64) * config.length
-        return _single(stream, start, np.full(rows, config.length, np.int64))
+        cuts = np.arange(0, len(stream) + 1, body)
+        if config.whole:
+            cuts = cut_rows(self._sentence_ends(stream), len(stream), body)
+        if config.bos_rows:
+            stream = np.insert(stream[: cuts[-1]], cuts[:-1], known.bos)
+            cuts = cuts + np.arange(len(cuts))
+        return _single(stream, cuts[:-1], np.diff(cuts))
 
     def __call__(self, item: list[tuple[np.ndarray, int]], sample: int, rng: Rng, *, clean: bool) -> Row:
-        layout = Layout.padded if clean else self.config.layout
+        layout = self.config.layout if self.by_row or not clean else Layout.padded
         if layout is Layout.packed:
             return {"text": self._packed(item)}
         tokens, key = item[0]
+        if layout is Layout.row:
+            return {"text": self._filled(tokens, key)}
+        valid = None
         ids = torch.from_numpy(tokens.astype(np.int64)) if layout is Layout.joined else self._document(tokens)
+        if layout is Layout.joined and self.config.whole:
+            valid = torch.arange(self.config.length) < len(ids)
+            ids = F.pad(ids, (0, self.config.length - len(ids)), value=self.vocabulary.pad)
         return {
             "text": Example(
                 values=ids,
                 sample=sample if clean else key,
                 fixed=self._fixed(ids),
+                valid=valid,
+                group=self._sentences(ids),
                 max_len=self.config.length if layout is Layout.joined else self.config.document,
             )
         }
+
+    def _sentences(self, ids: torch.Tensor) -> torch.Tensor | None:
+        """(n,) int64 sentence of each token, if corruptions are to know."""
+        return sentence_of(ids, self._ends) if self._ends is not None and self.config.sentences else None
+
+    def _sentence_ends(self, stream: np.ndarray) -> np.ndarray:
+        """(E,) int64 places of a stream after which a row may end."""
+        assert self._ends is not None, "fit() comes first"
+        return np.flatnonzero(np.diff(sentence_of(torch.from_numpy(stream.astype(np.int64)), self._ends))) + 1
+
+    def _filled(self, tokens: np.ndarray, key: int) -> Example:
+        """One document and padding up to the row's length."""
+        document, n = self._document(tokens), self.config.length
+        ids = F.pad(document, (0, n - len(document)), value=self.vocabulary.pad)
+        valid = torch.arange(n) < len(document)
+        return Example(values=ids, sample=key, fixed=self._fixed(ids), valid=valid, max_len=n)
 
     def _packed(self, item: list[tuple[np.ndarray, int]]) -> Example:
         """Documents side by side; the padding at the end of the row is a segment of its own."""
         n = self.config.length
         ids = torch.full((n,), self.vocabulary.pad, dtype=torch.int64)
         doc = torch.full((n,), -1, dtype=torch.int64)
-        sample, place = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.int64)
+        sample, place, group = (torch.zeros(n, dtype=torch.int64) for _ in range(3))
         segments, at = [], 0
         for number, (tokens, key) in enumerate(item):
             document = self._document(tokens)
             here = slice(at, at + len(document))
             ids[here], doc[here], sample[here] = document, number, key
             place[here] = torch.arange(len(document))
+            sentences = self._sentences(document)
+            if sentences is not None:
+                group[here] = sentences
             segments.append(len(document))
             at += len(document)
         place[at:] = torch.arange(n - at) % self.config.document  # within the table of positions
@@ -250,6 +307,7 @@ class Text(Transform):
             place=place,
             fixed=self._fixed(ids),
             doc=doc,
+            group=group if self.config.sentences else None,
             segments=[*segments, n - at],
             max_len=self.config.document,
         )
@@ -282,6 +340,16 @@ class Text(Transform):
             "vocabulary": vars(self.vocabulary),
             "tokenizer": "tokenizer.json",
         }
+
+
+def cut_rows(ends: np.ndarray, total: int, body: int) -> np.ndarray:
+    """(R+1,) int64 bounds of rows of at most `body` tokens: the last end that fits, or wherever a row is full."""
+    cuts = [0]
+    while cuts[-1] + body <= total:
+        last = cuts[-1] + body
+        found = np.searchsorted(ends, last, side="right") - 1
+        cuts.append(int(ends[found]) if found >= 0 and ends[found] > cuts[-1] else last)
+    return np.array(cuts, dtype=np.int64)
 
 
 def _single(tokens: np.ndarray, start: np.ndarray, length: np.ndarray) -> TokenRows:

@@ -22,7 +22,7 @@ BIAS = "cls.predictions.bias"
 TABLE = "bert.embeddings.word_embeddings.weight"
 DECODER = "cls.predictions.decoder"  # transformers ties it to the table and to the bias
 
-_BLOCK = {
+BLOCK = {
     "attention.qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
     "attention.out": ("attention.output.dense",),
     "norm": ("attention.output.LayerNorm",),
@@ -55,7 +55,7 @@ def pairs(blocks: int, *, head: bool) -> Pairs:
         **affine("embedder.main.norm", "bert.embeddings.LayerNorm"),
     }
     for i in range(blocks):
-        found.update(layers(f"encoder.main.blocks.{i}", f"bert.encoder.layer.{i}", _BLOCK))
+        found.update(layers(f"encoder.main.blocks.{i}", f"bert.encoder.layer.{i}", BLOCK))
     if head:
         found["head.main.bias"] = (BIAS,)
         found.update(affine("head.main.transform.linear", "cls.predictions.transform.dense"))
@@ -63,21 +63,26 @@ def pairs(blocks: int, *, head: bool) -> Pairs:
     return found
 
 
-_EMBEDDER = {"position": IdsPosition.learned, "norm": Norm.layer}
+_EMBEDDER = {"position": IdsPosition.learned, "norm": Norm.layer, "norm_bias": True}
 _ENCODER = {
     "norm": Norm.layer,
+    "norm_bias": True,
     "norm_first": False,
     "final_norm": False,
     "gated": False,
     "bias": True,
+    "up_bias": True,
     "scale": True,
+    "windows": [],
+    "rotary": [],
+    "slopes": False,
     "relative": False,
     "prefix": 0,
     "hidden_dropout": 0.0,
     "final_dropout": 0.0,
     "head_width": None,
 }
-_HEAD = {"transform": True, "norm": Norm.layer, "bias": True, "scale": False}
+_HEAD = {"transform": True, "transform_bias": True, "norm": Norm.layer, "bias": True, "scale": False}
 
 
 def config_to_hf(
@@ -95,13 +100,23 @@ def config_to_hf(
     Raises:
         Mismatch: a part is not what BERT can say.
     """
-    _check("embedder", embedder, {**_EMBEDDER, "width": encoder.width, "eps": encoder.eps})
-    _check("encoder", encoder, _ENCODER)
-    _check("head", head, {**_HEAD, "activation": encoder.activation, "eps": encoder.eps})
     if not embedder.types:
         raise Mismatch("export to BERT: the embedder has no token types, BERT has at least one")
     return {
+        **arguments("BERT", embedder, encoder, head),
         "vocab_size": words.size,
+        "max_position_embeddings": positions,
+        "type_vocab_size": embedder.types,
+        "pad_token_id": words.pad,
+    }
+
+
+def arguments(model: str, embedder: IdsConfig, encoder: TransformerConfig, head: TiedConfig) -> dict[str, Any]:
+    """What `BertConfig` and those of its offspring `model` say of the parts, their tables excepted."""
+    check(model, "embedder", embedder, {**_EMBEDDER, "width": encoder.width, "eps": encoder.eps})
+    check(model, "encoder", encoder, _ENCODER)
+    check(model, "head", head, {**_HEAD, "activation": encoder.activation, "eps": encoder.eps})
+    return {
         "hidden_size": encoder.width,
         "num_hidden_layers": encoder.depth,
         "num_attention_heads": encoder.heads,
@@ -109,14 +124,12 @@ def config_to_hf(
         "hidden_act": {"gelu": "gelu", "gelu_tanh": "gelu_new"}.get(encoder.activation.value, encoder.activation.value),
         "hidden_dropout_prob": encoder.dropout,
         "attention_probs_dropout_prob": encoder.attention_dropout,
-        "max_position_embeddings": positions,
-        "type_vocab_size": embedder.types,
         "layer_norm_eps": encoder.eps,
-        "pad_token_id": words.pad,
     }
 
 
-def _check(noun: str, part: Any, wanted: Mapping[str, Any]) -> None:
+def check(model: str, noun: str, part: Any, wanted: Mapping[str, Any]) -> None:
+    """Raises Mismatch where a part is not as `model` has it."""
     wrong = [f"{name}={getattr(part, name)}" for name, value in wanted.items() if getattr(part, name) != value]
     if wrong:
-        raise Mismatch(f"export to BERT: {noun} has {', '.join(wrong)}, which BERT cannot say")
+        raise Mismatch(f"export to {model}: {noun} has {', '.join(wrong)}, which {model} cannot say")

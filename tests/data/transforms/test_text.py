@@ -97,6 +97,54 @@ def test_padded_rows_are_the_packed_documents_with_their_keys(tmp_path: Path) ->
     assert not by_key
 
 
+def test_joined_rows_may_begin_alike(tmp_path: Path) -> None:
+    """RoBERTa: <s> at the beginning of every row, </s> between documents, and nothing lost but the rest."""
+    text = fitted(tmp_path, layout=Layout.joined, bos_rows=True, length=16)
+    values, known = batch(text).values, text.vocabulary
+    assert (values[:, 0] == known.bos).all() and (values[:, 1:] != known.bos).all()
+    plain = batch(fitted(tmp_path, layout=Layout.joined, bos=False, length=16)).values.flatten()
+    body = values[:, 1:].flatten()
+    assert len(body) == (sum(count + 1 for count in COUNTS if count >= 2)) // 15 * 15
+    shared = min(len(plain), len(body))
+    assert torch.equal(body[:shared], plain[:shared])
+    alone = batch(text, clean=True)
+    assert (alone.values[:, 0] == known.bos).all()
+    with pytest.raises(Mismatch, match="only rows of joined documents"):
+        fitted(tmp_path, bos_rows=True).specs()
+
+
+TEXTS = [
+    {"text": "One is 1.5 now. Two ends here! Is it three?\nA line without a stop\nand another"},
+    {"text": "A sentence that is so long that no row of this test has room for it. Short. Short again."},
+] * 6
+
+
+def test_joined_rows_may_hold_whole_sentences(tmp_path: Path) -> None:
+    """A row ends after a sentence or a document; only what is longer than a row is cut elsewhere."""
+    data = datasets.Dataset.from_list(TEXTS)
+    config = TextConfig(
+        kind=TokenizerKind.bpe, vocabulary=261, layout=Layout.joined, length=40, bos_rows=True, whole=True
+    )
+    text = Text(config, DataConfig())
+    text.fit(data, tmp_path)
+    items = text.items(data, clean=False)
+    units = collate([text(items[i], i, Rng(0), clean=False) for i in range(len(items))])["text"]
+    assert units.values.shape[1] == 40 and units.sites.valid is not None
+    assert (units.values[:, 0] == text.vocabulary.bos).all()
+    rows = [
+        text.tokenizer.decode(row[real][1:].tolist(), skip_special_tokens=False)
+        for row, real in zip(units.values, units.sites.valid, strict=True)
+    ]
+    joined = "".join(rows)
+    assert all(row["text"] + "</s>" in joined for row in TEXTS[:2])
+    inside = [row for row in rows if not row.endswith((".", "!", "?", "\n", "</s>"))]
+    assert inside and all(len(row) == 39 and row in TEXTS[1]["text"] for row in inside)
+    assert not any(row.endswith("1.") for row in rows)
+    assert any(row.endswith("A line without a stop\nand another</s>") for row in rows)
+    with pytest.raises(Mismatch, match="only rows of joined documents"):
+        TextConfig(whole=True, vocabulary=300).check()
+
+
 def test_joined_rows_are_full_and_in_one_stream(tmp_path: Path) -> None:
     text = fitted(tmp_path, layout=Layout.joined, bos=False, eos=False, length=16)
     units = batch(text)

@@ -1,0 +1,67 @@
+"""Equal blocks of a lattice: what is hidden together, and the arrays that patches are cut from and put back into."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from encdec_train.rng import Rng
+from encdec_train.types import Mismatch, Sites
+
+
+def check_blocks(part: str, grid: tuple[int, ...] | None, block: Sequence[int]) -> None:
+    """Raise `Mismatch` unless blocks of these sides tile the lattice; 0 stands for the whole axis."""
+    if not block:
+        return
+    if grid is None:
+        raise Mismatch(f"{part}.block: {list(block)} needs a lattice, the view has none")
+    fits = len(block) == len(grid) and all(b == 0 or (b > 0 and n % b == 0) for b, n in zip(block, grid, strict=False))
+    if not fits:
+        raise Mismatch(f"{part}.block: {list(block)} does not tile a lattice of {' x '.join(map(str, grid))}")
+
+
+def block_count(length: int, grid: tuple[int, ...] | None, block: Sequence[int]) -> int:
+    """Number of blocks that `length` sites make; without a block, each site is one."""
+    if not block or grid is None:
+        return length
+    return math.prod(n // b if b else 1 for n, b in zip(grid, block, strict=True))
+
+
+def blocks(grid: tuple[int, ...], block: Sequence[int], device: torch.device) -> Tensor:
+    """(blocks,sites of a block) int64: the sites of every block, blocks and sites in row-major order."""
+    sides = [b or n for n, b in zip(grid, block, strict=True)]
+    index = torch.arange(math.prod(grid), device=device)
+    split = [size for n, b in zip(grid, sides, strict=True) for size in (n // b, b)]
+    axes = range(len(grid))
+    return index.view(split).permute([2 * i for i in axes] + [2 * i + 1 for i in axes]).reshape(-1, math.prod(sides))
+
+
+def draw_blocks(sites: Sites, block: Sequence[int], rng: Rng, tag: str) -> Tensor:
+    """(B,blocks,sites of a block) int64: the sites of all blocks of each row, the blocks in random order."""
+    if not block:
+        return rng.order(tag, sites.sample, sites.place)[..., None]
+    assert sites.grid is not None, "check_blocks comes first"
+    table = blocks(sites.grid, block, sites.sample.device)
+    first = table[:, 0]
+    return table[rng.order(tag, sites.sample[:, first], sites.place[:, first])]
+
+
+def cut(values: Tensor, patch: Sequence[int]) -> Tensor:
+    """(B,*sizes,C) -> (B,N,product of patch * C): patches in row-major order, each with its own order kept."""
+    axes = len(patch)
+    split = [size for n, p in zip(values.shape[1:-1], patch, strict=True) for size in (n // p, p)]
+    order = [0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 1]
+    n = math.prod(split[::2])
+    return values.reshape(values.shape[0], *split, values.shape[-1]).permute(order).reshape(values.shape[0], n, -1)
+
+
+def join(patches: Tensor, grid: Sequence[int], patch: Sequence[int]) -> Tensor:
+    """(B,N,product of patch * C) -> (B,*sizes,C): the inverse of `cut`."""
+    axes = len(patch)
+    tiles = patches.reshape(patches.shape[0], *grid, *patch, -1)
+    order = [0] + [axis for i in range(axes) for axis in (1 + i, 1 + axes + i)] + [1 + 2 * axes]
+    sizes = [n * p for n, p in zip(grid, patch, strict=True)]
+    return tiles.permute(order).reshape(patches.shape[0], *sizes, -1)

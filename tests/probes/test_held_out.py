@@ -1,0 +1,62 @@
+"""The held-out probe against closed forms."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from encdec_train.probes.held_out import HeldOut, HeldOutConfig, Score
+from encdec_train.types import Goal, Mismatch
+
+
+class Objective:
+    """Hands out what it was given, batch by batch."""
+
+    def __init__(self, predictions, goals):
+        self.predictions, self.goals = predictions, goals
+
+    def predict(self, step):
+        return self.predictions[step], None, None
+
+    def goal(self, step):
+        return self.goals[step]
+
+
+def frozen(predictions, goals):
+    objective = Objective(predictions, goals)
+    return SimpleNamespace(
+        config=SimpleNamespace(objective={"main": None}),
+        parts=SimpleNamespace(get=lambda noun, name: objective),
+        steps=lambda split: ((number, {}) for number in range(len(goals))),
+    )
+
+
+def test_accuracy_counts_weighted_rows():
+    scores = torch.eye(3)
+    goals = [Goal(values=torch.tensor([0, 1, 0]), weight=torch.tensor([1.0, 1.0, 0.0])), Goal(values=torch.tensor([2]))]
+    probe = HeldOut(HeldOutConfig())
+    assert probe(frozen([scores, scores[:1]], goals)) == pytest.approx(2 / 3)
+
+
+def test_r2_and_psnr():
+    values, noise = torch.randn(50, 4), 0.1 * torch.randn(50, 4)
+    goals = [Goal(values=values[:30]), Goal(values=values[30:])]
+    eyes = frozen([(values + noise)[:30], (values + noise)[30:]], goals)
+    error = noise.double().square().mean()
+    spread = values.double().var(0, unbiased=False).mean()
+    assert HeldOut(HeldOutConfig(score=Score.r2))(eyes) == pytest.approx(float(1 - error / spread), rel=1e-5)
+    psnr = HeldOut(HeldOutConfig(score=Score.psnr, peak=2.0))(eyes)
+    assert psnr == pytest.approx(float(10 * torch.log10(4 / error)), rel=1e-5)
+
+
+def test_the_mean_scores_zero():
+    values = torch.randn(40, 3)
+    eyes = frozen([values.mean(0).expand(40, 3)], [Goal(values=values)])
+    assert HeldOut(HeldOutConfig(score=Score.r2))(eyes) == pytest.approx(0, abs=1e-6)
+
+
+def test_what_does_not_fit_is_named():
+    with pytest.raises(Mismatch, match="accuracy does not fit"):
+        HeldOut(HeldOutConfig())(frozen([torch.zeros(2, 1)], [Goal(values=torch.zeros(2, 1))]))
+    with pytest.raises(Mismatch, match="there is no objective 'other'"):
+        HeldOut(HeldOutConfig(objective="other"))(frozen([], []))
