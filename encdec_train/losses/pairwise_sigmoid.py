@@ -40,6 +40,11 @@ class PairwiseSigmoid(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
         self.bias = nn.Parameter(torch.tensor(config.bias))
 
+    def trivial(self, rows: int) -> tuple[str, float]:
+        """Of the best score for all pairs of a batch: one of `rows` is true."""
+        share = 1 / rows
+        return "constant", -math.log(share) - (rows - 1) * math.log1p(-share)
+
     def forward(self, left: list[Tensor], right: list[Tensor], *, pairs: list[tuple[int, int]]) -> Term:
         """The sum over this rank's B samples, averaged over pairs.
 
