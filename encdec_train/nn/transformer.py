@@ -201,6 +201,12 @@ class Block(nn.Module):
         for layer in (self.mlp.down, *(part.out for part in (self.attention, self.cross) if part is not None)):
             layer.weight.mul_(factor)
 
+    def qkv(self, x: Tensor) -> Tensor:
+        """(B,3,N,H*d): the queries, keys and values that its attention makes of what the block is given (B,N,D)."""
+        assert self.attention is not None and self.norm is not None
+        read = self.norm(x) if self.norm_first else x
+        return self.attention.qkv(read).unflatten(-1, (3, -1)).transpose(1, 2)
+
     def add(self, x: Tensor, norm: nn.Module, sublayer, last: int | None = None) -> Tensor:  # type: ignore[no-untyped-def]
         y = sublayer(norm(x)) if self.norm_first else sublayer(x)
         if self.dropout:
