@@ -95,6 +95,7 @@ class Attend:
     prefix: Tensor | None = None  # (B,) with causal: the first n places are read by all
     rank: Tensor | None = None  # (B,N) int64 order of generation (permuted language models)
     query: Tensor | None = None  # (B,N) bool, with rank: reads lower ranks, is read by nobody
+    seen: Tensor | None = None  # (B,Nq,Nk) bool: what each site reads at most, of itself or of a memory
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -225,6 +225,7 @@ class Block(nn.Module):
         memory: Tensor | None = None,
         memory_sites: Sites | None = None,
         memory_prefix: int = 0,
+        memory_attend: Attend | None = None,
         last: int | None = None,
     ) -> Tensor:
         """(B,prefix+N,D) -> the same, or (B,last,D) where only the last rows are read afterwards."""
@@ -243,7 +244,14 @@ class Block(nn.Module):
             x = self.add(
                 x,
                 norm,
-                lambda y: cross(y, query=sites, key=memory_sites, memory=memory, prefix=(prefix, memory_prefix)),
+                lambda y: cross(
+                    y,
+                    query=sites,
+                    key=memory_sites,
+                    memory=memory,
+                    prefix=(prefix, memory_prefix),
+                    attend=memory_attend,
+                ),
             )
         return self.add(x, self.mlp_norm, self.mlp)
 
