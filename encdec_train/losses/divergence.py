@@ -44,4 +44,4 @@ class Divergence(nn.Module):
     def forward(self, prediction: Tensor, goal: Goal) -> Tensor:
         chance = goal.values.float()
         own = torch.xlogy(chance, chance)
-        return (own - chance * prediction.float()).sum(-1) / chance.sum(-1)
+        return (own - chance * prediction.float()).sum(-1) / chance.sum(-1).clamp_min(1e-12)
