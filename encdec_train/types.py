@@ -95,6 +95,7 @@ class Attend:
     prefix: Tensor | None = None  # (B,) with causal: the first n places are read by all
     rank: Tensor | None = None  # (B,N) int64 order of generation (permuted language models)
     query: Tensor | None = None  # (B,N) bool, with rank: reads lower ranks, is read by nobody
+    seen: Tensor | None = None  # (B,Nq,Nk) bool: what each site reads at most, of itself or of a memory
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -124,6 +125,7 @@ class Tokens:
     position: Tensor | None = None  # (B,N,D) is in `x`, and every block after the first adds it again
     cond: Tensor | None = None  # (B,D) time or class, for adaptive norms
     layers: dict[int, Tensor] | None = None  # hidden states that the build asked for (`emit`)
+    qkv: dict[int, Tensor] | None = None  # (B,3,prefix+N,H*d) queries, keys, values of blocks it asked for (`emit_qkv`)
     codes: Tensor | None = None  # (B,N,Q) int64, from a quantiser
     aux: dict[str, Term] | None = None  # a part's own losses; the step takes them once
     index: Tensor | None = None  # (M,) `x` holds only these flat rows of the plan, in this order
@@ -216,6 +218,7 @@ class Layer:
 
     width: int
     grid: tuple[int, ...] | None = None  # None = as in what it read
+    inner: int = 0  # H*d of its queries, keys and values; 0 = it hands out none
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,8 +110,11 @@ class Wiring:
         spec = self.heads(where, name, heads, self.outputs[f"path.{name}"], None)
         return (Reading(path=self.paths[name], heads=heads, spec=spec),) if spec is not None else ()
 
-    def emit(self, path: str, layers: Iterable[int]) -> None:
-        """Ask the encoder of a path to hand out hidden states; negative numbers count from its last layer."""
+    def emit(self, path: str, layers: Iterable[int], field: str = "emit") -> None:
+        """Ask the encoder of a path to hand out hidden states; negative numbers count from its last layer.
+
+        `field` of its configuration takes them: `emit` for outputs, `emit_qkv` for queries, keys and values.
+        """
         encoder = self.paths[path].encoder
         wanted = list(layers)
         if not wanted or encoder is None:
@@ -119,8 +122,8 @@ class Wiring:
         config = self.config.encoder[encoder]
         depth = len(self.outputs[f"encoder.{encoder}"].layers)
         beyond = [layer for layer in wanted if not -depth <= layer < depth]
-        if beyond or not hasattr(config, "emit"):
+        if beyond or not hasattr(config, field):
             self.problem(f"encoder.{encoder}", f"has {depth} layers to hand out, {beyond or wanted} are asked for")
             return
-        together = sorted({*config.emit, *(layer % depth for layer in wanted)})
-        self.config.encoder[encoder] = replace(config, emit=together)
+        together = sorted({*getattr(config, field), *(layer % depth for layer in wanted)})
+        self.config.encoder[encoder] = replace(config, **{field: together})

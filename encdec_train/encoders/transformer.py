@@ -28,6 +28,7 @@ class TransformerConfig(BlockConfig):
     final_dropout: float = 0.0  # after the last norm (T5)
     layer_drop: float = 0.0  # chance that a block is skipped (Fan et al. 2020, "LayerDrop")
     emit: list[int] = field(default_factory=list)  # blocks whose output is kept in `Tokens.layers`
+    emit_qkv: list[int] = field(default_factory=list)  # blocks whose queries, keys and values are kept in `Tokens.qkv`
 
     def spec(self, upstream: Spec) -> Spec:
         self.check("encoder 'transformer'")
@@ -41,7 +42,8 @@ class TransformerConfig(BlockConfig):
             raise Mismatch("encoder 'transformer'.adaptive: blocks that adapt know neither dropout, fan_in nor shrink")
         if self.slopes and self.prefix + upstream.prefix:
             raise Mismatch("encoder 'transformer'.slopes: prefix tokens stand nowhere, so they are at no distance")
-        layers = (Layer(self.width),) * self.depth
+        inner = 0 if self.adaptive else self.heads * (self.head_width or self.width // self.heads)
+        layers = (Layer(self.width, inner=inner),) * self.depth
         return replace(upstream, width=self.width, prefix=upstream.prefix + self.prefix, edges=False, layers=layers)
 
 
@@ -86,10 +88,13 @@ class Transformer(nn.Module):
         bias = None if self.bias is None else self.bias(tokens.sites)
         cond = {} if self.time is None else {"cond": self.time(tokens)}
         layers: dict[int, Tensor] = {}
+        qkv: dict[int, Tensor] = {}
         again = None if tokens.position is None else F.pad(tokens.position, (0, 0, prefix, 0))
         for i, block in enumerate(self.blocks):
             if i and again is not None:
                 x = x + again
+            if i in self.config.emit_qkv:
+                qkv[i] = block.qkv(x)
             y = block(x, tokens.sites, prefix=prefix, attend=attend, bias=bias, **cond)
             x = self.maybe(x, y)
             if i in self.config.emit:
@@ -97,4 +102,4 @@ class Transformer(nn.Module):
         x = self.norm(x, **cond)
         if self.config.final_dropout:
             x = F.dropout(x, self.config.final_dropout, self.training)
-        return replace(tokens, x=x, prefix=prefix, position=None, layers=layers or None)
+        return replace(tokens, x=x, prefix=prefix, position=None, layers=layers or None, qkv=qkv or None)

@@ -17,7 +17,7 @@ from encdec_train.types import Attend, Sites
 def allow(attend: Attend | None, query: Sites, key: Sites, *, own: bool) -> Tensor | None:
     """(B,Nq,Nk) bool, True = reads; None = everyone reads everyone.
 
-    With `own`, queries and keys are the same sites (self-attention); across, only `valid` and `doc` count.
+    With `own`, queries and keys are the same sites (self-attention); across, only `valid`, `doc` and `seen` count.
     """
     packed = query.doc is not None and key.doc is not None
     allowed: Tensor | None = None
@@ -30,6 +30,8 @@ def allow(attend: Attend | None, query: Sites, key: Sites, *, own: bool) -> Tens
 
     if packed:
         restrict(query.doc[:, :, None] == key.doc[:, None, :])  # type: ignore[index]
+    if attend is not None and attend.seen is not None:
+        restrict(attend.seen)
     if not own or attend is None:
         return allowed
     distance = query.place[:, :, None] - key.place[:, None, :]
@@ -79,7 +81,7 @@ def attention(
         v: the same.
         query: the sites of the Nq (not of the prefix).
         key: the sites of the Nk.
-        attend: who reads whom; only in self-attention.
+        attend: who reads whom; across sequences only its `seen`.
         own: queries and keys are the same sites.
         dropout: of the weights.
         prefix: leading tokens of the queries and of the keys; they read and are read by all.
@@ -115,7 +117,7 @@ def _bias_at(bias: Tensor, query: Sites, key: Sites, prefix: tuple[int, int]) ->
 
 def _by_segments(query: Sites, key: Sites, attend: Attend | None, prefix: tuple[int, int], q: Tensor) -> bool:
     """On a CPU a loop over packed documents beats a dense mask; its bounds cost no synchronisation there."""
-    simple = attend is None or (attend.rank is None and attend.prefix is None)
+    simple = attend is None or (attend.rank is None and attend.prefix is None and attend.seen is None)
     packed = query.cu_seqlens is not None and key.cu_seqlens is not None
     return packed and simple and prefix == (0, 0) and q.device.type == "cpu"
 

@@ -201,6 +201,12 @@ class Block(nn.Module):
         for layer in (self.mlp.down, *(part.out for part in (self.attention, self.cross) if part is not None)):
             layer.weight.mul_(factor)
 
+    def qkv(self, x: Tensor) -> Tensor:
+        """(B,3,N,H*d): the queries, keys and values that its attention makes of what the block is given (B,N,D)."""
+        assert self.attention is not None and self.norm is not None
+        read = self.norm(x) if self.norm_first else x
+        return self.attention.qkv(read).unflatten(-1, (3, -1)).transpose(1, 2)
+
     def add(self, x: Tensor, norm: nn.Module, sublayer, last: int | None = None) -> Tensor:  # type: ignore[no-untyped-def]
         y = sublayer(norm(x)) if self.norm_first else sublayer(x)
         if self.dropout:
@@ -219,6 +225,7 @@ class Block(nn.Module):
         memory: Tensor | None = None,
         memory_sites: Sites | None = None,
         memory_prefix: int = 0,
+        memory_attend: Attend | None = None,
         last: int | None = None,
     ) -> Tensor:
         """(B,prefix+N,D) -> the same, or (B,last,D) where only the last rows are read afterwards."""
@@ -237,7 +244,14 @@ class Block(nn.Module):
             x = self.add(
                 x,
                 norm,
-                lambda y: cross(y, query=sites, key=memory_sites, memory=memory, prefix=(prefix, memory_prefix)),
+                lambda y: cross(
+                    y,
+                    query=sites,
+                    key=memory_sites,
+                    memory=memory,
+                    prefix=(prefix, memory_prefix),
+                    attend=memory_attend,
+                ),
             )
         return self.add(x, self.mlp_norm, self.mlp)
 

@@ -67,8 +67,12 @@ class PredictConfig:
 
     def _emit(self, wiring: Wiring, reader: Any, path: str | None, spec: Spec | None) -> None:
         """Ask for the hidden states that a part reads besides the last."""
-        if path is not None and spec is not None and hasattr(reader, "emits"):
+        if path is None or spec is None:
+            return
+        if hasattr(reader, "emits"):
             wiring.emit(path, reader.emits(spec))
+        if hasattr(reader, "emits_qkv"):
+            wiring.emit(path, reader.emits_qkv(spec), "emit_qkv")
 
 
 @objectives.register("predict", PredictConfig)

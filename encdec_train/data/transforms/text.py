@@ -325,8 +325,9 @@ class Text(Transform):
         return (ids == self.vocabulary.bos) | (ids == self.vocabulary.eos)
 
     def draw(self, units: Units, plan: Plan, prediction: torch.Tensor) -> Drawing | None:
-        if prediction.dim() != 2 or prediction.shape[1] != self.vocabulary.size:
-            return None
+        predicted = plan.sites.sample.numel() if plan.where is None else len(plan.where)
+        if prediction.shape != (predicted, self.vocabulary.size):
+            return None  # no scores of tokens, or of whole rows
         text = written(self.tokenizer, units, plan, prediction)
         return Drawing("txt", text.encode())
 
