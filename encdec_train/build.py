@@ -61,8 +61,8 @@ def check(config: TrainConfig, views: dict[str, Spec]) -> Wiring:
         Mismatch: every fault, one line each.
     """
     wiring = Wiring(config=config, views=dict(views), paths=resolve_paths(config, views))
-    for name, path in wiring.paths.items():
-        _check_path(config, wiring, name, path)
+    for name, path in sorted(wiring.paths.items(), key=lambda item: item[1].view in config.derive):
+        _check_path(config, wiring, name, path)  # what a path derives is known before it is read
     for name, objective in config.objective.items():
         try:
             objective.check(wiring, f"objective.{name}")
@@ -129,7 +129,7 @@ def _view(config: TrainConfig, wiring: Wiring, where: str, view: str) -> Spec | 
     if view in config.derive and view not in wiring.views:
         source = wiring.outputs.get(f"path.{config.derive[view]}")
         if source is not None:
-            wiring.views[view] = replace(source, kind="values", raw=None, layers=())
+            wiring.views[view] = replace(source, kind="values", raw=None, layers=(), prefix=0, rows="all", codes=0)
     if view not in wiring.views:
         have = ", ".join(wiring.views)
         wiring.problem(where, f"the data give no view '{view}'{did_you_mean(view, wiring.views)}; views: {have}")

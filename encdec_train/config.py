@@ -123,7 +123,8 @@ class Logger(Enum):
 class EvaluateConfig:
     """What probes read: a path's clean view, pooled."""
 
-    path: str = "main"  # its corruption and bottleneck are left out
+    path: str = "main"  # its corruption is left out
+    bottleneck: bool = False  # read what comes out of the path's bottleneck, not what goes in
     pool: str = "mean"  # cls or mean
     rows: int | None = 5000  # at most this many rows of each split; none: all
     batch: int = 256
@@ -309,6 +310,8 @@ def _expand(override: str, bare: bool) -> str:
                 value = f"{{{part}: {value}}}"
             return f"+{noun}={value}"
     registry = Registry.all.get(noun)
+    if registry is not None and sign == "+" and rest.count(".") <= int(registry.named):
+        sign, override = "", override.removeprefix("+")  # all fields exist: a plus would let a typo pass
     if registry is None or not registry.named or not equals:
         return override
     if not dot:

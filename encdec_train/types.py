@@ -174,7 +174,7 @@ class Term:
 
     sum: Tensor  # ()
     count: Tensor  # ()
-    weight: float = 1.0
+    weight: float | Tensor = 1.0
 
     @property
     def mean(self) -> Tensor:

@@ -38,7 +38,6 @@ def test_two_real_steps(recipe, tmp_path):
     assert read_json(folder / "summary.json") == summary
     for probe in summary["probes"].values():
         assert math.isfinite(probe["value"]) and probe["protocol"]
-        assert probe["metric"] in ("psnr", "r2") or 0 <= probe["value"] <= 1  # decibels and R2 are no shares
     encoder = load(folder / "encoder")
     assert not encoder.training
     assert sum(parameter.numel() for parameter in encoder.parameters()) > 0

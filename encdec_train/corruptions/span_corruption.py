@@ -171,9 +171,9 @@ def write_spans(
 
     Args:
         units: the text.
-        sites: where its tokens stand.
+        sites: where it stands.
         docs: its documents.
-        noise: (B,N) bool, what is hidden.
+        noise: (B,N) bool.
         first: (B,N) bool, the first token of each noise span.
         sizes: capacities; its table tells how long documents become, read only for packed rows.
         words: sentinels count down from the highest.

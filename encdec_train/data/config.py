@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(kw_only=True)
@@ -71,3 +72,10 @@ class SeriesDataConfig(DataConfig):
 class PointsDataConfig(DataConfig):
     column: str | None = "points"  # column with the points of a cloud: lists of three numbers
     points: int = 1024  # of one example: a random choice where a cloud has more
+
+
+@dataclass(kw_only=True)
+class PairDataConfig(DataConfig):
+    """Several views in one row. `views` says of each, by name, what its transform has to know of the data."""
+
+    views: dict[str, Any] = field(default_factory=dict)  # of registered data configs; `column` holds the content

@@ -30,6 +30,15 @@ class Transform:
         """The views, as integers known from the configuration alone."""
         raise NotImplementedError
 
+    @property
+    def by_row(self) -> bool:
+        """Whether every item is one row of the data, in their order; then views of one row can stand side by side."""
+        return True
+
+    def of(self, view: str) -> Transform:
+        """The transform that makes this view."""
+        return self
+
     def fit(self, rows: Sequence[dict[str, Any]], folder: Path) -> None:
         """Learn what has to be learned from the training rows (a tokenizer), and keep it in `folder`."""
 

@@ -8,6 +8,7 @@ from enum import Enum
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encdec_train.nn.adaptive import time_features
 from encdec_train.nn.mask import MaskVector, seat
 from encdec_train.nn.position import sincos
 from encdec_train.nn.transformer import init_linear
@@ -73,4 +74,5 @@ class Linear(nn.Module):
             x = x + self.positions(sites.place)
         if self.config.dropout:
             x = F.dropout(x, self.config.dropout, self.training)
-        return Tokens(x=x, sites=sites)
+        cond = None if plan.time is None else time_features(plan.time)
+        return Tokens(x=x, sites=sites, cond=cond)

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encdec_train.nn.adaptive import AdaptiveBlock, AdaptiveNorm, TimeEmbedding, init_adaptive
+from encdec_train.nn.norm import Norm
 from encdec_train.nn.transformer import Block, BlockConfig, init_blocks, make_bias, stack_norm
 from encdec_train.registry import encoders
 from encdec_train.types import Attend, Layer, Mismatch, Spec, Tokens
@@ -18,8 +20,10 @@ from encdec_train.types import Attend, Layer, Mismatch, Spec, Tokens
 
 @dataclass(kw_only=True)
 class TransformerConfig(BlockConfig):
+    adaptive: bool = False  # norms and gates follow the noise level of a row (Peebles and Xie 2023)
     causal: bool = False  # a site reads only itself and those before it, whatever the plan says
     prefix: int = 0  # class and register tokens put before the sites
+    input_norm: bool = False  # a norm of all that comes in, the prefix too (CLIP)
     init_std: float | None = None  # of linear weights; none: Xavier uniform, or by fan-in
     final_dropout: float = 0.0  # after the last norm (T5)
     layer_drop: float = 0.0  # chance that a block is skipped (Fan et al. 2020, "LayerDrop")
@@ -31,6 +35,10 @@ class TransformerConfig(BlockConfig):
             raise Mismatch(f"encoder 'transformer' needs vectors, it is given {upstream.kind}")
         if not 0 <= self.layer_drop < 1:
             raise Mismatch(f"encoder 'transformer'.layer_drop: {self.layer_drop} is not in [0, 1)")
+        if self.adaptive and not (self.norm_first and self.final_norm and self.norm is Norm.layer):
+            raise Mismatch("encoder 'transformer'.adaptive: norms that adapt are layer norms before each sublayer")
+        if self.adaptive and (self.dropout or self.fan_in or self.shrink):
+            raise Mismatch("encoder 'transformer'.adaptive: blocks that adapt know neither dropout, fan_in nor shrink")
         if self.slopes and self.prefix + upstream.prefix:
             raise Mismatch("encoder 'transformer'.slopes: prefix tokens stand nowhere, so they are at no distance")
         layers = (Layer(self.width),) * self.depth
@@ -47,10 +55,17 @@ class Transformer(nn.Module):
         same = upstream.width == config.width
         self.project = nn.Identity() if same else nn.Linear(upstream.width, config.width)
         self.tokens = nn.Parameter(torch.empty(config.prefix, config.width)) if config.prefix else None
-        self.blocks = nn.ModuleList(Block(config, index=i) for i in range(config.depth))
+        self.input_norm = stack_norm(config) if config.input_norm else nn.Identity()
+        self.time = TimeEmbedding(config.width) if config.adaptive else None
+        self.blocks = nn.ModuleList(
+            (AdaptiveBlock if config.adaptive else Block)(config, index=i) for i in range(config.depth)
+        )
         self.norm = stack_norm(config) if config.final_norm else nn.Identity()
+        if config.adaptive:
+            self.norm = AdaptiveNorm(config.width, config.eps)
         self.bias = make_bias(config, bidirectional=True)
         init_blocks(self, config, config.init_std)
+        init_adaptive(self)
         if self.tokens is not None:
             nn.init.normal_(self.tokens, std=0.02)
 
@@ -67,17 +82,19 @@ class Transformer(nn.Module):
             attend = Attend(causal=True) if attend is None else replace(attend, causal=True)
         if self.tokens is not None:
             x = torch.cat([self.tokens.to(x.dtype).expand(x.shape[0], -1, -1), x], 1)
+        x = self.input_norm(x)
         bias = None if self.bias is None else self.bias(tokens.sites)
+        cond = {} if self.time is None else {"cond": self.time(tokens)}
         layers: dict[int, Tensor] = {}
         again = None if tokens.position is None else F.pad(tokens.position, (0, 0, prefix, 0))
         for i, block in enumerate(self.blocks):
             if i and again is not None:
                 x = x + again
-            y = block(x, tokens.sites, prefix=prefix, attend=attend, bias=bias)
+            y = block(x, tokens.sites, prefix=prefix, attend=attend, bias=bias, **cond)
             x = self.maybe(x, y)
             if i in self.config.emit:
                 layers[i] = x
-        x = self.norm(x)
+        x = self.norm(x, **cond)
         if self.config.final_dropout:
             x = F.dropout(x, self.config.final_dropout, self.training)
         return replace(tokens, x=x, prefix=prefix, position=None, layers=layers or None)

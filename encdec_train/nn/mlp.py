@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import partial
+from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,6 +19,8 @@ class Activation(Enum):
     gelu_tanh = "gelu_tanh"
     relu = "relu"
     silu = "silu"
+    elu = "elu"
+    tanh = "tanh"
 
     @property
     def fn(self) -> Callable[[Tensor], Tensor]:
@@ -28,6 +32,8 @@ _FUNCTIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     Activation.gelu_tanh: partial(F.gelu, approximate="tanh"),
     Activation.relu: F.relu,
     Activation.silu: F.silu,
+    Activation.elu: F.elu,
+    Activation.tanh: torch.tanh,
 }
 
 
@@ -60,3 +66,22 @@ class Mlp(nn.Module):
         if self.dropout:
             y = F.dropout(y, self.dropout, self.training)
         return self.down(y)
+
+
+class Act(nn.Module):
+    """An activation as a layer."""
+
+    def __init__(self, activation: Activation) -> None:
+        super().__init__()
+        self.fn = activation.fn
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fn(x)
+
+
+def perceptron(widths: Sequence[int], activation: Activation) -> nn.Sequential:
+    """Linear layers from each width to the next, an activation after every one."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), Act(activation)]
+    return nn.Sequential(*layers)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from enum import Enum
 
+import torch
 from torch import Tensor
 
-from encdec_train.types import Tokens
+from encdec_train.types import Tokens, gather_rows
 
 
 class Pool(Enum):
     """How tokens become one vector."""
 
     cls = "cls"  # the first token: a class token in the prefix, or [CLS] among the sites
+    last = "last"  # the last real site, which has read all others in a causal encoder
     mean = "mean"  # the mean of the real sites, without the prefix
 
 
@@ -20,6 +22,12 @@ def pool(tokens: Tokens, how: Pool) -> Tensor:
     """(B,D) of tokens (B,prefix+N,D)."""
     if how is Pool.cls:
         return tokens.x[:, 0]
+    if how is Pool.last:
+        if tokens.sites.valid is None:
+            return tokens.x[:, -1]
+        index = torch.arange(tokens.sites.n, device=tokens.x.device)
+        at = torch.where(tokens.sites.valid, index, 0).amax(1, keepdim=True)  # (B,1)
+        return gather_rows(tokens.body, at)[:, 0]
     if tokens.sites.valid is None:
         return tokens.body.mean(1)
     real = tokens.sites.valid[..., None].to(tokens.x.dtype)

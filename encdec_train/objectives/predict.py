@@ -91,7 +91,7 @@ class Predict(nn.Module):
         return path
 
     def predict(self, step: Step) -> tuple[Tensor, Plan, Tokens]:
-        """(M,C) predictions, their plan, and the tokens they were read from; once per step."""
+        """(M,C) predictions, their plan, and the tokens they were read from; once per step for all who predict so."""
 
         def make() -> tuple[Tensor, Plan, Tokens]:
             plan = step.plan(self.path)
@@ -102,7 +102,8 @@ class Predict(nn.Module):
             rows = tokens.at(plan.where)
             return step.part("head", self.config.head)(rows), plan, tokens
 
-        return step.once("predict", self.name, make)
+        config = self.config
+        return step.once("predict", (self.memory, self.inputs, config.decoder, config.head), make)
 
     def goal(self, step: Step) -> Goal:
         """What the predictions are held against."""

@@ -24,7 +24,7 @@ class Frozen:
     """An encoder in eval mode, and the labelled rows of both splits.
 
     Args:
-        path: the path that is read; its corruption and bottleneck are left out.
+        path: the path that is read; its corruption is left out, and its bottleneck unless `evaluate.bottleneck`.
         paths: all paths by name.
         rows: raw rows by split, "train" and "test".
     """
@@ -40,7 +40,8 @@ class Frozen:
         device: torch.device,
     ) -> None:
         self.config, self.parts, self.transform, self.device = config, parts, transform, device
-        self.path = replace(path, corruption=None, reply=False, bottleneck=None)
+        bottleneck = path.bottleneck if config.evaluate.bottleneck else None
+        self.path = replace(path, corruption=None, reply=False, bottleneck=bottleneck)
         self.rows, self.paths = rows, paths
         self.derive = {view: paths[name] for view, name in config.derive.items()}
         self._vectors: dict[str, Labelled] = {}
@@ -68,7 +69,7 @@ class Frozen:
         """Encoded clean batches of a split."""
         for step, batch in self.steps(split):
             with torch.no_grad():
-                yield step.encode(self.path), batch
+                yield step.tokens(self.path), batch
 
     def vectors(self, split: str) -> Labelled:
         """Pooled vectors and labels of a split; computed once."""

@@ -63,10 +63,19 @@ def to_plain(config: TrainConfig) -> dict[str, Any]:
     plain: dict[str, Any] = _plain(config)
     for noun in NAMED:
         for name, part in getattr(config, noun).items():
-            plain[noun][name] = {"part": Registry.all[noun].name(part), **plain[noun][name]}
+            plain[noun][name] = _part(noun, part)
     for noun in SINGLE:
-        part = getattr(config, noun)
-        plain[noun] = {"part": Registry.all[noun].name(part), **plain[noun]}
+        plain[noun] = _part(noun, getattr(config, noun))
+    return plain
+
+
+def _part(noun: str, part: Any) -> dict[str, Any]:
+    """A part that says what it is; those of its noun that it holds by name do so as well."""
+    plain: dict[str, Any] = {"part": Registry.all[noun].name(part), **_plain(part)}
+    own = {config for config, _ in Registry.all[noun].parts.values()}
+    for key, held in vars(part).items():
+        if isinstance(held, dict) and held and all(type(inner) in own for inner in held.values()):
+            plain[key] = {name: _part(noun, inner) for name, inner in held.items()}
     return plain
 
 
@@ -100,6 +109,9 @@ def load(path: Path) -> TrainConfig:
 def _typed(noun: str, plain: dict[str, Any]) -> Any:
     values = dict(plain)
     schema, _ = Registry.all[noun].parts[values.pop("part")]
+    for key, held in values.items():
+        if isinstance(held, dict) and held and all(isinstance(v, dict) and "part" in v for v in held.values()):
+            values[key] = {name: _typed(noun, inner) for name, inner in held.items()}
     return OmegaConf.merge(OmegaConf.structured(schema), values)
 
 

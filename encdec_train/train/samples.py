@@ -45,7 +45,8 @@ def write_samples(
         rows_of: Tensor = prediction.float()
         if hasattr(target, "restore"):  # undo what the target does to raw values
             rows_of = target.restore(rows_of, step, objective.path, plan)
-        drawn = transform.draw(step.units(objective.path.view), plan, rows_of)
+        view = objective.path.view
+        drawn = transform.of(view).draw(step.units(view), plan, rows_of)
         if drawn is not None:
             folder.mkdir(exist_ok=True)
             (folder / f"{name}.{drawn.suffix}").write_bytes(drawn.content)

@@ -21,9 +21,14 @@ DATA = datasets.Dataset.from_list([{"text": " ".join(SENTENCES)}] * 3)
 
 
 def fitted(folder: Path, kind: TokenizerKind, **changes: object) -> Text:
-    text = Text(
-        TextConfig(**{"kind": kind, "vocabulary": 300, "length": 256, "sentences": True, **changes}), DataConfig()
-    )
+    settings = {
+        "kind": kind,
+        "bos": kind is not TokenizerKind.byte,
+        "vocabulary": 300,
+        "length": 256,
+        "sentences": True,
+    }
+    text = Text(TextConfig(**{**settings, **changes}), DataConfig())
     text.fit(DATA, folder)
     return text
 

@@ -16,6 +16,7 @@ from encdec_train.data.config import (
     DataConfig,
     GraphDataConfig,
     ImageDataConfig,
+    PairDataConfig,
     PointsDataConfig,
     SeriesDataConfig,
     VideoDataConfig,
@@ -62,6 +63,11 @@ class CloudsConfig(PointsDataConfig):
     pass
 
 
+@dataclass(kw_only=True)
+class PairsConfig(PairDataConfig):
+    label: str | None = None
+
+
 class Files:
     """Opens `data.path`."""
 
@@ -105,6 +111,11 @@ class Series(Files):
 @sources.register("clouds", CloudsConfig)
 class Clouds(Files):
     """Clouds of points from `data.path`: json, parquet, arrow, or a hub name."""
+
+
+@sources.register("pairs", PairsConfig)
+class Pairs(Files):
+    """Several views in each row of `data.path`, whatever they are: `data.views.NAME.column` says where."""
 
 
 def open_files(config: DataConfig, split: str) -> Any:
@@ -227,7 +238,14 @@ def _labelled(config: DataConfig, rows: Any, splits: Splits) -> Any:
 
 
 def _content(config: DataConfig, rows: Any) -> Any:
-    """Without `data.column`, the content comes to be called image, audio or text, as in the embedded sets."""
+    """Without `data.column`, the content comes to be called image, audio or text, as in the embedded sets.
+
+    Views name their columns, which may lie within one of dictionaries: `translation.de`.
+    """
+    if isinstance(config, PairDataConfig):
+        columns = [view.column for view in config.views.values() if view.column is not None]
+        within = any("." in column and column not in rows.features for column in columns)
+        return rows.flatten() if within else rows
     kind = "image" if isinstance(config, ImageDataConfig) else "audio" if isinstance(config, AudioDataConfig) else None
     if config.column is not None:
         content_column(rows, config.column, [kind] if kind else COLUMN_KINDS)

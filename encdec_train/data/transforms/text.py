@@ -33,6 +33,7 @@ class Layout(Enum):
     packed = "packed"  # several documents in a row; none reads another
     joined = "joined"  # documents run into each other and are cut into full rows (T5, GPT)
     padded = "padded"  # one document in a row, filled up to the longest of the batch
+    row = "row"  # the beginning of every document, whatever its length, filled up to `length`: one for each row of data
 
 
 @dataclass(kw_only=True)
@@ -100,6 +101,10 @@ class Text(Transform):
         self._ends: Ends | None = None
 
     @property
+    def by_row(self) -> bool:
+        return self.config.layout is Layout.row
+
+    @property
     def vocabulary(self) -> Vocabulary:
         """Known before any text is read."""
         if self._vocabulary is None:
@@ -127,13 +132,13 @@ class Text(Transform):
     def specs(self) -> dict[str, Spec]:
         config, known = self.config, self.vocabulary
         even = config.layout is not Layout.padded
-        joined = config.layout is Layout.joined
+        whole = config.layout in (Layout.joined, Layout.row)
         return {
             "text": Spec(
                 kind="ids",
                 width=known.size,
                 length=config.length if even else 0,
-                max_len=config.length if joined else config.document,
+                max_len=config.length if whole else config.document,
                 vocabulary=known,
                 groups=config.sentences,
                 docs=config.layout is Layout.packed,
@@ -147,13 +152,16 @@ class Text(Transform):
 
     def fit(self, rows: Sequence[dict[str, Any]], folder: Path) -> None:
         """Load the tokenizer, or train it on the rows; `folder/tokenizer.json` keeps it either way."""
+        self.learn(self.sample(rows), folder)
+
+    def learn(self, sample: Iterator[str], folder: Path) -> None:
+        """`fit` on these texts, which are read only if a tokenizer is to be trained."""
         config, file = self.config, folder / "tokenizer.json"
         if file.is_file():
             tokenizer = load(file)
         elif config.tokenizer is not None:
             tokenizer = load(config.tokenizer)
         else:
-            sample = self._sample(rows)
             tokenizer = train(sample, config.kind, self.vocabulary.size, config.sentinels)
         found = read_vocabulary(tokenizer, self.vocabulary.size)
         if found != self.vocabulary:
@@ -165,7 +173,8 @@ class Text(Transform):
         if config.sentences or config.whole:
             self._ends = Ends.of(tokenizer, found)
 
-    def _sample(self, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    def sample(self, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+        """Texts that teach a tokenizer."""
         if not len(rows):
             raise ValueError("transform 'text': there are no rows to train a tokenizer on")
         every = -(-len(rows) // self.config.fit_rows)
@@ -187,7 +196,7 @@ class Text(Transform):
         """Rows of pieces. `clean`: the beginning of every document, one per row, in order."""
         documents = self.documents(rows)
         config = self.config
-        if clean:
+        if clean or self.by_row:
             length = np.minimum(documents.lengths, config.document - config.extra)
             return _single(documents.tokens, documents.bounds[:-1], length)
         if config.layout is Layout.joined:
@@ -236,10 +245,12 @@ class Text(Transform):
         return _single(stream, cuts[:-1], np.diff(cuts))
 
     def __call__(self, item: list[tuple[np.ndarray, int]], sample: int, rng: Rng, *, clean: bool) -> Row:
-        layout = Layout.padded if clean else self.config.layout
+        layout = self.config.layout if self.by_row or not clean else Layout.padded
         if layout is Layout.packed:
             return {"text": self._packed(item)}
         tokens, key = item[0]
+        if layout is Layout.row:
+            return {"text": self._filled(tokens, key)}
         valid = None
         ids = torch.from_numpy(tokens.astype(np.int64)) if layout is Layout.joined else self._document(tokens)
         if layout is Layout.joined and self.config.whole:
@@ -264,6 +275,13 @@ class Text(Transform):
         """(E,) int64 places of a stream after which a row may end."""
         assert self._ends is not None, "fit() comes first"
         return np.flatnonzero(np.diff(sentence_of(torch.from_numpy(stream.astype(np.int64)), self._ends))) + 1
+
+    def _filled(self, tokens: np.ndarray, key: int) -> Example:
+        """One document and padding up to the row's length."""
+        document, n = self._document(tokens), self.config.length
+        ids = F.pad(document, (0, n - len(document)), value=self.vocabulary.pad)
+        valid = torch.arange(n) < len(document)
+        return Example(values=ids, sample=key, fixed=self._fixed(ids), valid=valid, max_len=n)
 
     def _packed(self, item: list[tuple[np.ndarray, int]]) -> Example:
         """Documents side by side; the padding at the end of the row is a segment of its own."""

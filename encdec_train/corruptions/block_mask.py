@@ -1,0 +1,104 @@
+"""Block-wise masking: rectangles of a picture's patches are replaced by the mask vector and predicted.
+
+Bao et al. 2021, "BEiT" (arXiv:2106.08254), algorithm 1, with the bounds of the authors' code (masking_generator.py): a
+rectangle that would hide more than what is left to hide, or nothing new, is not taken.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from encdec_train.corruptions.drop import flat
+from encdec_train.registry import corruptions
+from encdec_train.step import Step
+from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units
+
+
+@dataclass(kw_only=True)
+class BlockMaskConfig:
+    ratio: float = 0.4  # share of the sites that is hidden at most
+    smallest: int = 16  # sites of the smallest rectangle
+    aspect: float = 0.3  # least ratio of a rectangle's sides
+    tries: int = 40  # rectangles that are proposed
+
+    replaces = True
+
+    def count(self, length: int) -> int:
+        """Sites of a row that are hidden at most."""
+        return round(self.ratio * length)
+
+    def spec(self, sites: Spec) -> Spec:
+        name = "corruption 'block_mask'"
+        if not 0 < self.ratio < 1:
+            raise Mismatch(f"{name}.ratio: {self.ratio} is not between 0 and 1")
+        if sites.grid is None or len(sites.grid) != 2:
+            raise Mismatch(
+                f"{name} hides rectangles of a lattice of two dimensions, the view has {sites.grid or 'none'}"
+            )
+        if not 1 <= self.smallest <= self.count(math.prod(sites.grid)):
+            raise Mismatch(f"{name}.smallest: {self.smallest} is not within 1 to {self.count(math.prod(sites.grid))}")
+        if not 0 < self.aspect <= 1:
+            raise Mismatch(f"{name}.aspect: {self.aspect} is not in (0, 1]")
+        if self.tries < 1:
+            raise Mismatch(f"{name}.tries: {self.tries} is below 1")
+        return sites
+
+
+@corruptions.register("block_mask", BlockMaskConfig)
+class BlockMask(nn.Module):
+    """Rectangles until `ratio` of a row is hidden; where less is, the places in `where` that are left weigh nothing."""
+
+    def __init__(self, config: BlockMaskConfig, sites: Spec) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
+        count = self.config.count(sites.n)
+        hidden = self.hidden(sites, step, f"block_mask.{path.draw}") & sites.open()  # (B,N)
+        first = (sites.place + ~hidden * sites.n).argsort(1)[:, :count]  # hidden ones in their order, then fillers
+        real = hidden.gather(1, first)
+        return Plan(
+            inputs=units,
+            sites=sites,
+            replace=hidden,
+            mask=hidden,
+            where=flat(first, sites.n),
+            weight=real.flatten().float(),
+        )
+
+    def hidden(self, sites: Sites, step: Step, tag: str) -> Tensor:
+        """(B,N) bool: the union of the rectangles that were taken."""
+        assert sites.grid is not None, "spec() comes first"
+        height, width = sites.grid
+        down = torch.arange(height, device=sites.sample.device)[None, :, None]
+        right = torch.arange(width, device=sites.sample.device)[None, None, :]
+        hidden = torch.zeros(sites.rows, height, width, dtype=torch.bool, device=sites.sample.device)
+        for turn in range(self.config.tries):
+            left = self.config.count(sites.n) - hidden.sum((1, 2))  # (B,)
+            top, start, tall, wide = self.propose(sites, left, step, tag, turn)
+            block = (down >= top) & (down < top + tall) & (right >= start) & (right < start + wide)  # (B,H,W)
+            new = (block & ~hidden).sum((1, 2))
+            taken = (new > 0) & (new <= left) & (tall < height).flatten() & (wide < width).flatten()
+            hidden = hidden | (block & taken[:, None, None])
+        return hidden.flatten(1)
+
+    def propose(self, sites: Sites, left: Tensor, step: Step, tag: str, turn: int) -> tuple[Tensor, ...]:
+        """First row and column, height and width of a rectangle for each row, (B,1,1) int64 each."""
+        config, key = self.config, sites.sample[:, 0]
+        assert sites.grid is not None
+
+        def draw(what: str) -> Tensor:
+            return step.rng.uniform(f"{tag}.{what}", key, turn)
+
+        area = config.smallest + draw("area") * (left - config.smallest)
+        bound = -math.log(config.aspect)
+        aspect = ((2 * draw("aspect") - 1) * bound).exp()
+        tall = (area * aspect).clamp_min(0).sqrt().round().long().clamp_min(1)
+        wide = (area / aspect).clamp_min(0).sqrt().round().long().clamp_min(1)
+        top = (draw("top") * (sites.grid[0] - tall + 1)).floor().long()
+        start = (draw("left") * (sites.grid[1] - wide + 1)).floor().long()
+        return tuple(x[:, None, None] for x in (top, start, tall, wide))
