@@ -319,6 +319,10 @@ def _expand(override: str, bare: bool) -> str:
         return nothing if value in ("null", "none") and not sign else override
     key, below, _ = rest.partition(".")
     known = {f.name for config, _ in registry.parts.values() for f in fields(config)}
+    free = {f.name for config, _ in registry.parts.values() for f in fields(config) if f.type == "dict[str, Any]"}
+    if (key if key in known else below and rest.split(".")[1]) in free and sign in ("", "+"):
+        sign = "++"  # whatever key is said in there is new to Hydra
+        override = f"{sign}{override.lstrip('+')}"
     if key in known and noun != "probe":
         return f"{sign}{noun}.main.{rest}={value}"
     if not below and not sign:

@@ -107,7 +107,7 @@ def _size(config: TrainConfig) -> str:
     name = config.data.path or type(config.data).__name__.removesuffix("Config").lower()
     encoder = next(iter(config.encoder.values()), None)
     keys = [key for key in ("width", "depth", "model") if getattr(encoder, key, None)]
-    shape = " ".join(f"{key} {getattr(encoder, key)}" for key in keys)
+    shape = " ".join(f"{key} {getattr(encoder, key)}" for key in keys) or type(encoder).__name__.removesuffix("Config")
     return f"data {name}, encoder {shape}, {steps:,} steps of {config.loader.batch:,} rows"
 
 

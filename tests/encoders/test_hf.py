@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from encdec_train import cli
 from encdec_train.encoders.hf import Hf, HfConfig
 from encdec_train.export.encoder import load
+from encdec_train.launch import compose
 from encdec_train.train.run import train
 from encdec_train.types import Attend, Mismatch, Sites, Spec, Tokens
 from tests.runs import small
@@ -247,6 +248,14 @@ def test_the_extra_is_named_where_the_library_is_missing(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(Mismatch, match=r"needs the extra 'hf': pip install 'encdec-train\[hf\]'"):
         HfConfig(options={"model_type": "bert", "vocab_size": 41}).spec(rows())
+
+
+@pytest.mark.parametrize("plus", ["", "+"])
+@pytest.mark.parametrize("name", ["", "main."])
+def test_options_are_said_on_the_command_line(plus, name):
+    said = [f"{plus}encoder.{name}options={{model_type: bert, hidden_size: 8}}", f"{plus}encoder.{name}options.pad=3"]
+    config = compose(["encoder=hf", *said]).encoder["main"]
+    assert config.options == {"model_type": "bert", "hidden_size": 8, "pad": 3}
 
 
 def test_an_unknown_name_ends_the_command_with_one_line(tmp_path, capsys):
