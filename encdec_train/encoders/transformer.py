@@ -6,6 +6,7 @@ Vaswani et al. 2017 (post-norm), Dosovitskiy et al. 2021 (ViT), Raffel et al. 20
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -90,6 +91,7 @@ class Transformer(nn.Module):
         layers: dict[int, Tensor] = {}
         qkv: dict[int, Tensor] = {}
         again = None if tokens.position is None else F.pad(tokens.position, (0, 0, prefix, 0))
+        block: Any
         for i, block in enumerate(self.blocks):
             if i and again is not None:
                 x = x + again
