@@ -356,7 +356,7 @@ def meta_batch(views: dict[str, Spec], derived: Iterable[str], rows: int) -> Bat
 
 
 def _meta_units(spec: Spec, rows: int) -> Units:
-    n = spec.length or 64
+    n = spec.length or min(64, spec.max_len or 64)
     if spec.grid is not None:
         n = math.prod(spec.grid)
     total = rows * spec.crops

@@ -310,6 +310,8 @@ def _expand(override: str, bare: bool) -> str:
                 value = f"{{{part}: {value}}}"
             return f"+{noun}={value}"
     registry = Registry.all.get(noun)
+    if registry is not None and sign == "+" and rest.count(".") <= int(registry.named):
+        sign, override = "", override.removeprefix("+")  # all fields exist: a plus would let a typo pass
     if registry is None or not registry.named or not equals:
         return override
     if not dot:

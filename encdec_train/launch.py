@@ -106,7 +106,8 @@ def _size(config: TrainConfig) -> str:
     steps = sum(stage.steps for stage in config.stage.values())
     name = config.data.path or type(config.data).__name__.removesuffix("Config").lower()
     encoder = next(iter(config.encoder.values()), None)
-    shape = " ".join(f"{key} {getattr(encoder, key)}" for key in ("width", "depth") if hasattr(encoder, key))
+    keys = [key for key in ("width", "depth", "model") if getattr(encoder, key, None)]
+    shape = " ".join(f"{key} {getattr(encoder, key)}" for key in keys)
     return f"data {name}, encoder {shape}, {steps:,} steps of {config.loader.batch:,} rows"
 
 

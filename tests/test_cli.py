@@ -30,6 +30,8 @@ def run(capsys, *arguments):
         ([MAE, "encoder.depth=twelve"], "'twelve'"),
         ([MAE, "trainer.precision=fp8"], "fp8"),
         ([MAE, "corruption.ratio=1.5"], "corruption 'drop'.ratio: 1.5 is not between 0 and 1"),
+        ([MAE, "+encoder.main.lenght=3"], "lenght"),
+        ([MAE, "+transform.lenght=3"], "lenght"),
         ([MAE, "optim.lr=-1"], "optim.lr: -1.0 is not above 0"),
         ([MAE, "loader.batch=0"], "loader.batch: 0 is below 1"),
         ([MAE, "trainer.devices=2"], "trainer.devices: 2; a run is on one device so far"),

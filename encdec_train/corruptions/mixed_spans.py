@@ -92,9 +92,9 @@ class MixedSpans(nn.Module):
 
     def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
         if sites.fixed is not None:
-            raise ValueError("corruption 'mixed_spans' ends sequences itself: the view may hold no special tokens")
+            raise Mismatch("corruption 'mixed_spans' ends sequences itself: the view may hold no special tokens")
         if sites.doc is not None:
-            raise ValueError("corruption 'mixed_spans' draws for a row: choose a layout of one document in each")
+            raise Mismatch("corruption 'mixed_spans' draws for a row: choose a layout of one document in each")
         device = units.values.device
         table, sizes = self.tables(min(sites.max_len or sites.n, sites.n), device)
         docs = documents(sites, self.config.min_length)

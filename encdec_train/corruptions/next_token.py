@@ -1,6 +1,8 @@
 """Language modelling: every token says which one comes next, and nothing is hidden.
 
-Radford et al. 2019 (GPT-2), section 2, equation 1. Who reads whom is the encoder's business: it has to be causal.
+Radford et al. 2019 (GPT-2), section 2, equation 1. The plan says that nobody reads what follows; an encoder that is to
+be causal without a corruption says so itself. As the input of a decoder the rows are its target shifted by one (Vaswani
+et al. 2017, section 3.1): they begin with a token of their own.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from torch import nn
 
 from encdec_train.registry import corruptions
 from encdec_train.step import Step
-from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units
+from encdec_train.types import Attend, Mismatch, Path, Plan, Sites, Spec, Units
 
 
 @dataclass(kw_only=True)
@@ -39,4 +41,10 @@ class NextToken(nn.Module):
         if sites.doc is not None:
             counted = counted & F.pad(sites.doc[:, 1:] == sites.doc[:, :-1], (0, 1))
         weight = counted.flatten().float()
-        return Plan(inputs=units, sites=sites, weight=weight, targets=replace(units, values=following))
+        return Plan(
+            inputs=units,
+            sites=sites,
+            weight=weight,
+            targets=replace(units, values=following),
+            attend=Attend(causal=True),
+        )

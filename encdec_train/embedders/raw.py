@@ -11,12 +11,15 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from encdec_train.nn.mask import MaskVector, seat
+from encdec_train.nn.standard import Standard
 from encdec_train.registry import embedders
 from encdec_train.types import Mismatch, Plan, Sites, Spec, Tokens, Units, gather_rows
 
 
 @dataclass(kw_only=True)
 class RawEmbedderConfig:
+    standardize: bool = False  # each value by the mean and deviation of all that training has shown so far
+
     def spec(self, view: Spec) -> Spec:
         if view.kind != "values":
             raise Mismatch(f"embedder 'raw' needs values, the view gives {view.kind}")
@@ -30,6 +33,7 @@ class Raw(nn.Module):
     def __init__(self, config: RawEmbedderConfig, view: Spec, *, mask: bool) -> None:
         super().__init__()
         self.mask = MaskVector(view.width, std=0.0) if mask else None
+        self.standard = Standard(view.width) if config.standardize else None
 
     def sites(self, units: Units) -> Sites:
         return units.sites
@@ -37,6 +41,8 @@ class Raw(nn.Module):
     def features(self, units: Units, sites: Sites, keep: Tensor | None) -> Tensor:
         """(B,K or N,C)."""
         values = units.values.float()
+        if self.standard is not None:
+            values = self.standard(values, units.sites.real())
         return values if keep is None else gather_rows(values, keep)
 
     def place(self, features: Tensor, plan: Plan) -> Tokens:

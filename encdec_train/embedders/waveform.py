@@ -9,6 +9,7 @@ bias.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import TypeVar
 
 import torch
@@ -16,12 +17,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encdec_train.nn.mask import MaskVector
-from encdec_train.nn.position import ConvPosition
+from encdec_train.nn.position import ConvPosition, ConvPositions
 from encdec_train.nn.transformer import init_linear
 from encdec_train.registry import embedders
 from encdec_train.types import Mismatch, Plan, Sites, Spec, Term, Tokens, Units
 
 Count = TypeVar("Count", int, Tensor)
+
+
+class ConvNorm(Enum):
+    """What normalises the convolutions."""
+
+    group = "group"  # the first one alone, each channel over time
+    layer = "layer"  # every one, each frame over its channels
 
 
 @dataclass(kw_only=True)
@@ -30,11 +38,13 @@ class WaveformEmbedderConfig:
     channels: list[int] = field(default_factory=lambda: [512] * 7)  # of each convolution
     kernels: list[int] = field(default_factory=lambda: [10, 3, 3, 3, 3, 2, 2])  # in samples of the layer below
     strides: list[int] = field(default_factory=lambda: [5, 2, 2, 2, 2, 2, 2])
+    norm: ConvNorm = ConvNorm.group
     gradient: float = 0.1  # what the gradient to the convolutions is multiplied by
     penalty: float = 10.0  # weight of the mean square of the last convolution's output; 0: none
     dropout: float = 0.1  # of the projected features, and again with positions added
     position_kernel: int = 128  # frames
     position_groups: int = 16
+    position_layers: int = 1  # convolutions; more than one are normalised instead of their weights
     eps: float = 1e-5  # of the layer norms
 
     def frames(self, samples: Count) -> Count:
@@ -57,6 +67,8 @@ class WaveformEmbedderConfig:
         width = self.width or view.width
         if width % self.position_groups:
             raise Mismatch(f"embedder 'waveform'.position_groups: {self.position_groups} does not divide width {width}")
+        if self.position_layers < 1:
+            raise Mismatch(f"embedder 'waveform'.position_layers: {self.position_layers} is below 1")
         if not 0 <= self.dropout < 1:
             raise Mismatch(f"embedder 'waveform'.dropout: {self.dropout} is not in [0, 1)")
         if view.length and view.length < self.receptive():
@@ -95,11 +107,15 @@ class Waveform(nn.Module):
         for layer in layers:
             nn.init.kaiming_normal_(layer.weight)
         self.convolutions = nn.ModuleList(layers)
-        self.group_norm = nn.GroupNorm(config.channels[0], config.channels[0])
+        grouped = config.norm is ConvNorm.group
+        self.group_norm = nn.GroupNorm(config.channels[0], config.channels[0]) if grouped else None
+        self.layer_norms = None if grouped else nn.ModuleList(nn.LayerNorm(c, config.eps) for c in config.channels)
         self.feature_norm = nn.LayerNorm(spec.features, config.eps)
         self.project = nn.Linear(spec.features, spec.width)
         init_linear(self.project)
-        self.position = ConvPosition(spec.width, config.position_kernel, config.position_groups)
+        position = (spec.width, config.position_kernel, config.position_groups)
+        several = config.position_layers > 1
+        self.position = ConvPositions(*position, config.position_layers) if several else ConvPosition(*position)
         self.norm = nn.LayerNorm(spec.width, config.eps)
         self.mask = MaskVector(spec.width) if mask else None
 
@@ -129,7 +145,9 @@ class Waveform(nn.Module):
         """(B,1,N) samples -> (B,F,frames)."""
         for i, layer in enumerate(self.convolutions):
             x = layer(x)
-            if i == 0:
+            if self.layer_norms is not None:
+                x = self.layer_norms[i](x.transpose(1, 2)).transpose(1, 2)
+            elif i == 0 and self.group_norm is not None:
                 x = self.group_norm(x)
             x = F.gelu(x)
         return x

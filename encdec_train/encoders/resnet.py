@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import pairwise
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encdec_train.nn.lattice import coarse_sites, rows
 from encdec_train.registry import encoders
-from encdec_train.types import Attend, Layer, Mismatch, Sites, Spec, Tokens
+from encdec_train.types import Attend, Layer, Mismatch, Spec, Tokens
 
 
 class ResidualBlock(Enum):
@@ -171,16 +171,3 @@ def conv(before: int, after: int, kernel: int, stride: int) -> nn.Conv2d:
 
 def norm(config: ResNetConfig, width: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(width, eps=config.eps, momentum=config.momentum)
-
-
-def rows(x: Tensor) -> Tensor:
-    """(B,D,h,w) -> (B,h*w,D)."""
-    return x.flatten(2).transpose(1, 2)
-
-
-def coarse_sites(sites: Sites, grid: torch.Size) -> Sites:
-    """Sites of the lattice that is left: new places, no coordinates, the key of the picture."""
-    h, w = grid
-    place = torch.arange(h * w, device=sites.sample.device)
-    sample = sites.sample[:, :1].expand(-1, h * w)
-    return Sites(sample=sample, place=place.expand_as(sample), grid=(h, w))

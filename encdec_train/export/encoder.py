@@ -39,7 +39,8 @@ def save(
         part = parts.get(noun, name, path.teacher)
         weights.update({f"{noun}.{k}": v.detach().contiguous() for k, v in part.state_dict().items()})
         upstream = wiring.inputs[f"{noun}.{name}"][0]
-        described[noun] = {"config": plain[noun][name], "upstream": asdict(upstream)}
+        own = part.portable() if hasattr(part, "portable") else {}  # in place of names that mean nothing elsewhere
+        described[noun] = {"config": {**plain[noun][name], **own}, "upstream": asdict(upstream)}
     if "embedder" in described:
         described["embedder"]["mask"] = any(k.startswith("embedder.mask.") for k in weights)
     save_file(weights, folder / "model.safetensors")

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encdec_train.nn.sides import check_sides
 from encdec_train.registry import losses
 from encdec_train.types import Mismatch, Spec, Term
 
@@ -20,8 +21,7 @@ from encdec_train.types import Mismatch, Spec, Term
 @dataclass(kw_only=True)
 class CosineDistanceConfig:
     def check(self, prediction: Spec, goal: Spec | None) -> None:
-        if prediction.kind != "vectors":
-            raise Mismatch(f"loss 'cosine_distance' compares vectors, the head gives {prediction.kind}")
+        check_sides("cosine_distance", prediction, goal)
 
 
 @losses.register("cosine_distance", CosineDistanceConfig)
@@ -35,10 +35,10 @@ class CosineDistance(nn.Module):
         """The sum over this rank's B rows.
 
         Raises:
-            ValueError: there is no right side, so that predictor and target would be the same vectors.
+            Mismatch: there is no right side, so that predictor and target would be the same vectors.
         """
         if right is left:
-            raise ValueError("loss 'cosine_distance' needs targets: name the paths of the right side")
+            raise Mismatch("loss 'cosine_distance' needs targets: name the paths of the right side")
         predicted = [F.normalize(v.float(), dim=-1) for v in left]
         targets = [F.normalize(v.detach().float(), dim=-1) for v in right]
         rows = torch.stack([1 - (predicted[i] * targets[j]).sum(-1) for i, j in pairs]).mean(0)  # (B,)

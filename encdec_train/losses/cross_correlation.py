@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from encdec_train.nn.autocast import without_autocast
 from encdec_train.nn.gather import gather_ranks
+from encdec_train.nn.sides import check_sides
 from encdec_train.registry import losses
 from encdec_train.types import Mismatch, Spec, Term
 
@@ -23,8 +24,7 @@ class CrossCorrelationConfig:
     eps: float = 1e-5  # added to the variances
 
     def check(self, prediction: Spec, goal: Spec | None) -> None:
-        if prediction.kind != "vectors":
-            raise Mismatch(f"loss 'cross_correlation' compares vectors, the head gives {prediction.kind}")
+        check_sides("cross_correlation", prediction, goal)
         if self.redundancy < 0 or self.eps <= 0:
             raise Mismatch(
                 f"loss 'cross_correlation': redundancy {self.redundancy} is below 0 or eps {self.eps} not above it"

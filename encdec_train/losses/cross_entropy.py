@@ -34,11 +34,13 @@ class CrossEntropy(nn.Module):
     def __init__(self, config: CrossEntropyConfig, goal: Spec | None) -> None:
         super().__init__()
         self.smoothing, self.z = config.smoothing, config.z
+        self.ids = goal.width if goal is not None else 0
 
     def trivial(self, goal: Goal) -> tuple[str, Tensor]:
-        """Of the frequencies of the ids, whatever stands around them: the unigram entropy."""
+        """Of the frequencies of the ids, whatever stands around them: the unigram entropy, smoothed as the targets."""
         share = shares(goal)
-        counts = share.new_zeros(int(goal.values.max()) + 1).index_add(0, goal.values, share)
+        counts = share.new_zeros(self.ids or int(goal.values.max()) + 1).index_add(0, goal.values, share)
+        counts = (1 - self.smoothing) * counts + self.smoothing / len(counts)
         return "unigram", -(counts * counts.clamp_min(1e-300).log()).sum()
 
     def forward(self, prediction: Tensor, goal: Goal) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from encdec_train.nn.autocast import without_autocast
 from encdec_train.nn.gather import gather_ranks, world
+from encdec_train.nn.sides import check_sides
 from encdec_train.registry import losses
 from encdec_train.types import Mismatch, Spec, Term
 
@@ -28,10 +29,9 @@ class InfoNceConfig:
     both: bool = True  # right to left as well, each way half; else left to right only
 
     def check(self, prediction: Spec, goal: Spec | None) -> None:
+        check_sides("info_nce", prediction, goal)
         if min(self.temperature, self.least) <= 0:
             raise Mismatch(f"loss 'info_nce'.temperature: {min(self.temperature, self.least)} is not above 0")
-        if prediction.kind != "vectors":
-            raise Mismatch(f"loss 'info_nce' compares vectors, the head gives {prediction.kind}")
 
 
 @losses.register("info_nce", InfoNceConfig)
@@ -55,10 +55,10 @@ class InfoNce(nn.Module):
         """The sum over this rank's B samples, averaged over pairs.
 
         Raises:
-            ValueError: there is no pair, so nothing to agree with.
+            Mismatch: there is no pair, so nothing to agree with.
         """
         if not pairs:
-            raise ValueError("loss 'info_nce' needs two crops or paths to compare, it is given one")
+            raise Mismatch("loss 'info_nce' needs two crops or paths to compare, it is given one")
         rows = torch.stack([self.rows(left[i], right[j]) for i, j in pairs]).mean(0)
         return Term(rows.sum(), torch.full((), rows.numel(), dtype=rows.dtype, device=rows.device))
 

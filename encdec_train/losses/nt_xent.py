@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from encdec_train.nn.autocast import without_autocast
 from encdec_train.nn.gather import gather_ranks, world
+from encdec_train.nn.sides import check_sides
 from encdec_train.registry import losses
 from encdec_train.types import Mismatch, Spec, Term
 
@@ -24,12 +25,9 @@ class NtXentConfig:
     temperature: float = 0.1  # divides the cosine similarities
 
     def check(self, prediction: Spec, goal: Spec | None) -> None:
-        if goal is not None:
-            raise Mismatch("loss 'nt_xent' compares the crops of a batch: it belongs to an objective 'agree'")
+        check_sides("nt_xent", prediction, goal)
         if self.temperature <= 0:
             raise Mismatch(f"loss 'nt_xent'.temperature: {self.temperature} is not above 0")
-        if prediction.kind != "vectors":
-            raise Mismatch(f"loss 'nt_xent' compares vectors, the head gives {prediction.kind}")
 
 
 @losses.register("nt_xent", NtXentConfig)
@@ -44,7 +42,7 @@ class NtXent(nn.Module):
         """The sum over this rank's V * B vectors, V crops of B pictures. All crops of a picture are partners.
 
         Raises:
-            ValueError: there is one crop only, so nothing to agree with.
+            Mismatch: there is one crop only, so nothing to agree with.
         """
         crops = left if right is left else left + right
         if len(crops) < 2:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from encdec_train.nn.autocast import without_autocast
 from encdec_train.nn.gather import gather_ranks, world
+from encdec_train.nn.sides import check_sides
 from encdec_train.registry import losses
 from encdec_train.types import Mismatch, Spec, Term
 
@@ -25,10 +26,9 @@ class PairwiseSigmoidConfig:
     bias: float = -10.0  # where it starts
 
     def check(self, prediction: Spec, goal: Spec | None) -> None:
+        check_sides("pairwise_sigmoid", prediction, goal)
         if self.scale <= 0:
             raise Mismatch(f"loss 'pairwise_sigmoid'.scale: {self.scale} is not above 0")
-        if prediction.kind != "vectors":
-            raise Mismatch(f"loss 'pairwise_sigmoid' compares vectors, the head gives {prediction.kind}")
 
 
 @losses.register("pairwise_sigmoid", PairwiseSigmoidConfig)
@@ -40,14 +40,19 @@ class PairwiseSigmoid(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
         self.bias = nn.Parameter(torch.tensor(config.bias))
 
+    def trivial(self, rows: int) -> tuple[str, float]:
+        """Of the best score for all pairs of a batch: one of `rows` is true."""
+        share = 1 / rows
+        return "constant", -math.log(share) - (rows - 1) * math.log1p(-share)
+
     def forward(self, left: list[Tensor], right: list[Tensor], *, pairs: list[tuple[int, int]]) -> Term:
         """The sum over this rank's B samples, averaged over pairs.
 
         Raises:
-            ValueError: there is no pair, so nothing to agree with.
+            Mismatch: there is no pair, so nothing to agree with.
         """
         if not pairs:
-            raise ValueError("loss 'pairwise_sigmoid' needs two crops or paths to compare, it is given one")
+            raise Mismatch("loss 'pairwise_sigmoid' needs two crops or paths to compare, it is given one")
         rows = torch.stack([self.rows(left[i], right[j]) for i, j in pairs]).mean(0)
         return Term(rows.sum(), torch.full((), rows.numel(), dtype=rows.dtype, device=rows.device))
 

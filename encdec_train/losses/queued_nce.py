@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from encdec_train.nn.autocast import without_autocast
 from encdec_train.nn.gather import gather_ranks
+from encdec_train.nn.sides import check_sides
 from encdec_train.registry import losses
 from encdec_train.types import Mismatch, Spec, Term
 
@@ -23,8 +24,7 @@ class QueuedNceConfig:
     queue: int = 65536  # keys that are kept; the oldest go first
 
     def check(self, prediction: Spec, goal: Spec | None) -> None:
-        if prediction.kind != "vectors":
-            raise Mismatch(f"loss 'queued_nce' compares vectors, the head gives {prediction.kind}")
+        check_sides("queued_nce", prediction, goal)
         if self.temperature <= 0:
             raise Mismatch(f"loss 'queued_nce'.temperature: {self.temperature} is not above 0")
         if self.queue < 1:
@@ -48,10 +48,10 @@ class QueuedNce(nn.Module):
         """The sum over this rank's B rows, averaged over the pairs; then the keys of all ranks enter the queue.
 
         Raises:
-            ValueError: there is no right side, whose keys could be queued.
+            Mismatch: there is no right side, whose keys could be queued.
         """
         if right is left:
-            raise ValueError("loss 'queued_nce' needs keys: name the paths of the right side")
+            raise Mismatch("loss 'queued_nce' needs keys: name the paths of the right side")
         queries = [F.normalize(v.float(), dim=-1) for v in left]
         keys = [F.normalize(v.detach().float(), dim=-1) for v in right]
         rows = torch.stack([self.rows(queries[i], keys[j]) for i, j in pairs]).mean(0)  # (B,)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from encdec_train.nn.gather import gather_ranks
+from encdec_train.nn.sides import check_sides
 from encdec_train.registry import losses
 from encdec_train.types import Mismatch, Spec, Term
 
@@ -25,8 +26,7 @@ class SelfDistillationConfig:
     momentum: float = 0.9  # of the centre
 
     def check(self, prediction: Spec, goal: Spec | None) -> None:
-        if prediction.kind != "vectors":
-            raise Mismatch(f"loss 'self_distillation' compares scores of prototypes, the head gives {prediction.kind}")
+        check_sides("self_distillation", prediction, goal)
         for name in ("temperature", "teacher_temperature", "first_temperature"):
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -54,10 +54,10 @@ class SelfDistillation(nn.Module):
         """The sum over this rank's B rows, averaged over the pairs; then the centre moves.
 
         Raises:
-            ValueError: there is no right side, so no teacher.
+            Mismatch: there is no right side, so no teacher.
         """
         if right is left:
-            raise ValueError("loss 'self_distillation' needs a teacher: name the paths of the right side")
+            raise Mismatch("loss 'self_distillation' needs a teacher: name the paths of the right side")
         scores = [v.detach().float() for v in right]
         goals = [((v - self.centre) / self.sharpness()).softmax(-1) for v in scores]
         logs = [(v.float() / self.config.temperature).log_softmax(-1) for v in left]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from encdec_train.nn.autocast import without_autocast
 from encdec_train.nn.gather import gather_ranks
+from encdec_train.nn.sides import check_sides
 from encdec_train.registry import losses
 from encdec_train.types import Mismatch, Spec, Term
 
@@ -27,8 +28,7 @@ class VarianceCovarianceConfig:
     eps: float = 1e-4  # added to the variances
 
     def check(self, prediction: Spec, goal: Spec | None) -> None:
-        if prediction.kind != "vectors":
-            raise Mismatch(f"loss 'variance_covariance' compares vectors, the head gives {prediction.kind}")
+        check_sides("variance_covariance", prediction, goal)
         for name in ("invariance", "variance", "covariance", "eps"):
             if getattr(self, name) < 0:
                 raise Mismatch(f"loss 'variance_covariance'.{name}: {getattr(self, name)} is below 0")

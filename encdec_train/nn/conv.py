@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -80,6 +81,13 @@ def to_rows(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
 
 
+@torch.no_grad()
+def start(conv: nn.Module, inputs: int) -> None:
+    """Normal weights that keep the variance of a sum of `inputs` numbers; no bias."""
+    nn.init.normal_(conv.weight, std=inputs**-0.5)  # type: ignore[arg-type]
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+
+
 class Conv(nn.Module):
     """A convolution whose output has ceil(size / stride) sites along every dimension."""
 
@@ -88,6 +96,7 @@ class Conv(nn.Module):
     ) -> None:
         super().__init__()
         conv = CONV[dims](before, after, kernel, stride)
+        start(conv, before * kernel**dims)
         self.conv = nn.utils.parametrizations.weight_norm(conv) if config.weight_norm else conv
         self.kernel, self.stride = kernel, stride
         self.causal, self.mode = config.causal, "reflect" if config.reflect else "constant"
@@ -107,6 +116,7 @@ class UpConv(nn.Module):
     def __init__(self, dims: int, before: int, after: int, config: ConvStackConfig, *, stride: int) -> None:
         super().__init__()
         conv = TRANSPOSED[dims](before, after, 2 * stride, stride)
+        start(conv, before * 2**dims)
         self.conv = nn.utils.parametrizations.weight_norm(conv) if config.weight_norm else conv
         self.stride, self.causal = stride, config.causal
 

@@ -65,3 +65,16 @@ def join(patches: Tensor, grid: Sequence[int], patch: Sequence[int]) -> Tensor:
     order = [0] + [axis for i in range(axes) for axis in (1 + i, 1 + axes + i)] + [1 + 2 * axes]
     sizes = [n * p for n, p in zip(grid, patch, strict=True)]
     return tiles.permute(order).reshape(patches.shape[0], *sizes, -1)
+
+
+def rows(x: Tensor) -> Tensor:
+    """(B,D,h,w) -> (B,h*w,D)."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def coarse_sites(sites: Sites, grid: Sequence[int]) -> Sites:
+    """Sites of the lattice (h, w) that is left: new places, no coordinates, the key of the picture."""
+    h, w = grid
+    place = torch.arange(h * w, device=sites.sample.device)
+    sample = sites.sample[:, :1].expand(-1, h * w)
+    return Sites(sample=sample, place=place.expand_as(sample), grid=(h, w))

@@ -135,3 +135,24 @@ class ConvPosition(nn.Module):
         if self.trim:
             y = y[..., : -self.trim]
         return F.gelu(y).transpose(1, 2)
+
+
+class ConvPositions(nn.Module):
+    """data2vec's positions of speech: several grouped convolutions over time, each normalised without parameters.
+
+    Baevski et al. 2022 (arXiv:2202.03555), section 4.2; fairseq's `pos_conv_depth`.
+    """
+
+    def __init__(self, width: int, kernel: int, groups: int, layers: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=groups) for _ in range(layers)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,N,D) -> (B,N,D), to be added."""
+        n, y = x.shape[1], x.transpose(1, 2)
+        for conv in self.convs:
+            y = F.layer_norm(conv(y)[..., :n].transpose(1, 2), x.shape[-1:])  # an even kernel gives one step too many
+            y = F.gelu(y).transpose(1, 2)
+        return y.transpose(1, 2)

@@ -92,8 +92,15 @@ class Agree(nn.Module):
         return left, self.vectors(step, self.right, heads)
 
     def trivial(self, steps: Iterable[Step], rows: int) -> tuple[str, float] | None:
-        """The loss of a representation that is the same for every sample, in batches of `rows`."""
+        """The loss of a representation that is the same for every sample, in batches of `rows`.
+
+        A loss whose best constant score is another, because it learns a bias, knows its own.
+        """
         step = next(iter(steps))
+        own = getattr(step.part("loss", self.config.loss), "trivial", None)
+        if own is not None:
+            name, value = own(rows)
+            return name, float(value)
         left, right = self.sides(step)
         same = right is left
         left = [torch.ones_like(v[:1]).expand(rows, -1) for v in left]

@@ -17,7 +17,7 @@ from encdec_train.nn.gather import world
 from encdec_train.objectives.predict import PredictConfig
 from encdec_train.registry import objectives
 from encdec_train.step import Step
-from encdec_train.types import Path, Term
+from encdec_train.types import Mismatch, Path, Term
 from encdec_train.wiring import Wiring
 
 
@@ -60,7 +60,7 @@ class Balanced(nn.Module):
             terms.update(step.part("objective", name)(step))
         strange = set(self.config.shares) ^ set(terms)
         if strange:
-            raise ValueError(f"objective.{self.name}.shares: {sorted(strange)} is not both a term and given a share")
+            raise Mismatch(f"objective.{self.name}.shares: {sorted(strange)} is not both a term and given a share")
         of: Any = step.part("objective", self.config.of)
         prediction: Tensor = of.predict(step)[0]
         if not prediction.requires_grad:

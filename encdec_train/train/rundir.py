@@ -72,8 +72,9 @@ def to_plain(config: TrainConfig) -> dict[str, Any]:
 def _part(noun: str, part: Any) -> dict[str, Any]:
     """A part that says what it is; those of its noun that it holds by name do so as well."""
     plain: dict[str, Any] = {"part": Registry.all[noun].name(part), **_plain(part)}
+    own = {config for config, _ in Registry.all[noun].parts.values()}
     for key, held in vars(part).items():
-        if isinstance(held, dict) and held and all(is_dataclass(inner) for inner in held.values()):
+        if isinstance(held, dict) and held and all(type(inner) in own for inner in held.values()):
             plain[key] = {name: _part(noun, inner) for name, inner in held.items()}
     return plain
 

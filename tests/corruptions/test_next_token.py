@@ -32,7 +32,8 @@ def test_pairs_are_those_of_the_documents(layout: str) -> None:
     expected = [pair for ids in docs for pair in zip(ids[:-1].tolist(), ids[1:].tolist(), strict=True)]
     made = plan(units)
     assert pairs(made) == expected
-    assert made.inputs is units and made.attend is None and made.where is None
+    assert made.inputs is units and made.where is None
+    assert made.attend is not None and made.attend.causal
 
 
 def test_a_full_row_has_one_target_less() -> None:

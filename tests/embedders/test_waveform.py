@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from encdec_train.embedders.waveform import Waveform, WaveformEmbedderConfig
+from encdec_train.embedders.waveform import ConvNorm, Waveform, WaveformEmbedderConfig
+from encdec_train.encoders.transformer import Transformer, TransformerConfig
 from encdec_train.rng import Rng
 from encdec_train.step import Parts, Step
 from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units
@@ -142,3 +143,58 @@ def test_the_step_takes_the_penalty_once():
     assert not step.aux
     assert torch.equal(step.features(path), step.features(path))
     assert step.aux.keys() == {"main.penalty"} and step.aux["main.penalty"].count == 9 + 5
+
+
+def test_with_layer_norms_and_several_positions_it_is_data2vecs():
+    """Embedder and encoder give what transformers' Data2VecAudioModel gives with the same weights."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = replace(SMALL, norm=ConvNorm.layer, position_layers=3, position_kernel=5)
+    part = Waveform(config, view(400), mask=False).eval()
+    block = TransformerConfig(width=16, depth=2, heads=2, norm_first=False, final_norm=False, eps=1e-5)
+    encoder = Transformer(block, config.spec(view(400))).eval()
+    theirs = transformers.Data2VecAudioModel(
+        transformers.Data2VecAudioConfig(
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            conv_dim=config.channels,
+            conv_kernel=config.kernels,
+            conv_stride=config.strides,
+            conv_pos_kernel_size=5,
+            num_conv_pos_embeddings=3,
+            num_conv_pos_embedding_groups=4,
+        )
+    ).eval()
+    state = {}
+    names = {"project": "feature_projection.projection", "feature_norm": "feature_projection.layer_norm"}
+    for i in range(2):
+        names[f"convolutions.{i}"] = f"feature_extractor.conv_layers.{i}.conv"
+        names[f"layer_norms.{i}"] = f"feature_extractor.conv_layers.{i}.layer_norm"
+    names |= {f"position.convs.{i}": f"encoder.pos_conv_embed.layers.{i}.conv" for i in range(3)}
+    names["norm"] = "encoder.layer_norm"
+    for key, value in part.state_dict().items():
+        module, kind = key.rsplit(".", 1)
+        state[f"{names[module]}.{kind}"] = value
+    for i, own in enumerate(encoder.blocks):
+        here = f"encoder.layers.{i}"
+        for kind in ("weight", "bias"):
+            for name, piece in zip("qkv", getattr(own.attention.qkv, kind).chunk(3), strict=True):
+                state[f"{here}.attention.{name}_proj.{kind}"] = piece
+            for name, module in (
+                ("attention.out_proj", own.attention.out),
+                ("layer_norm", own.norm),
+                ("feed_forward.intermediate_dense", own.mlp.up),
+                ("feed_forward.output_dense", own.mlp.down),
+                ("final_layer_norm", own.mlp_norm),
+            ):
+                state[f"{here}.{name}.{kind}"] = getattr(module, kind)
+    assert theirs.load_state_dict(state, strict=False).missing_keys == ["masked_spec_embed"]
+    parts = Parts({"embedder": {"main": part}, "encoder": {"main": encoder}})
+    units = make_units([400, 400], 400)
+    units = replace(units, sites=replace(units.sites, valid=None))
+    with torch.no_grad():
+        ours = Step({"main": units}, parts, Rng(0)).encode(Path())
+        expected = theirs(units.values[..., 0]).last_hidden_state
+    torch.testing.assert_close(ours.x, expected, atol=1e-5, rtol=1e-5)

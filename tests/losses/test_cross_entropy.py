@@ -28,3 +28,13 @@ def test_check() -> None:
         CrossEntropyConfig().check(scores, Spec(kind="values", width=5))
     with pytest.raises(Mismatch, match="smoothing"):
         CrossEntropyConfig(smoothing=1.0).check(scores, Spec(kind="ids", width=5))
+
+
+def test_the_trivial_loss_is_that_of_the_best_constant_scores():
+    values = torch.tensor([0, 1, 1, 2, 1, 0])
+    for smoothing in (0.0, 0.2):
+        part = CrossEntropy(CrossEntropyConfig(smoothing=smoothing), Spec(kind="ids", width=5))
+        share = torch.bincount(values, minlength=5).double() / 6
+        best = ((1 - smoothing) * share + smoothing / 5).clamp_min(1e-30).log().float()
+        expected = part(best.expand(6, 5), Goal(values=values)).mean()
+        torch.testing.assert_close(part.trivial(Goal(values=values))[1].float(), expected, rtol=1e-5, atol=1e-6)

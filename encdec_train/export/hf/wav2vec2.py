@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from encdec_train.corruptions.span_mask import SpanMaskConfig
-from encdec_train.embedders.waveform import WaveformEmbedderConfig
+from encdec_train.embedders.waveform import ConvNorm, WaveformEmbedderConfig
 from encdec_train.encoders.transformer import TransformerConfig
 from encdec_train.losses.contrastive import ContrastiveConfig
 from encdec_train.nn.mlp import Activation
@@ -168,6 +168,8 @@ def _check(embedder: WaveformEmbedderConfig, encoder: TransformerConfig) -> None
     wrong = [f"{name}={getattr(encoder, name)}" for name, value in _BLOCK.items() if getattr(encoder, name) != value]
     if wrong:
         raise Mismatch(f"export to wav2vec 2.0: encoder has {', '.join(wrong)}, which it cannot say")
+    if embedder.norm is not ConvNorm.group or embedder.position_layers > 1:
+        raise Mismatch("export to wav2vec 2.0: its convolutions have norm=group, its positions one layer")
     if embedder.eps != encoder.eps:
         raise Mismatch(
             f"export to wav2vec 2.0: it has one eps, the embedder has {embedder.eps}, the encoder {encoder.eps}"

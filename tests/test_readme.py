@@ -1,0 +1,67 @@
+"""What the README shows is what happens."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from encdec_train.cli import main
+from encdec_train.registry import Registry
+
+README = Path(__file__).parents[1] / "README.md"
+TEXT = README.read_text(encoding="utf-8") if README.is_file() else ""
+
+
+def example() -> str:
+    """The part that the README adds."""
+    found = [block for block in re.findall(r"```python\n(.*?)```", TEXT, re.S) if "losses.register" in block]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_the_added_part_trains(tmp_path):
+    """In a process of its own, so that no other test sees the part."""
+    program = f"""
+import sys, types
+module = types.ModuleType("encdec_train.losses.log_cosh")
+sys.modules[module.__name__] = module
+exec(compile({example()!r}, "log_cosh.py", "exec"), module.__dict__)
+from encdec_train.cli import main
+sys.exit(main(["+recipe=mae_vit", "loss=log_cosh", "trainer.max_steps=2", "run.root={tmp_path}", "probe=null"]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "finished" in done.stdout
+
+
+def test_the_added_part_is_what_it_says(monkeypatch):
+    module = types.ModuleType("log_cosh")
+    monkeypatch.setitem(sys.modules, "log_cosh", module)
+    try:
+        exec(compile(example(), "log_cosh.py", "exec"), module.__dict__)
+        error = torch.linspace(-3, 3, 7)[:, None]
+        goal = module.Goal(values=torch.zeros(7, 1))
+        rows = module.LogCosh(module.LogCoshConfig(), None)(error, goal)
+        torch.testing.assert_close(rows, error[:, 0].cosh().log() + F.softplus(torch.zeros(())))
+    finally:
+        Registry.all["loss"].parts.pop("log_cosh", None)
+
+
+def combinations() -> list[str]:
+    return [line for line in TEXT.splitlines() if line.startswith("encdec-train ") and "+recipe" not in line]
+
+
+@pytest.mark.parametrize("line", [line for line in combinations() if "=" in line])
+def test_the_shown_combinations_train(line, tmp_path):
+    words = shlex.split(line)[1:]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "trainer.max_steps=2", f"run.root={tmp_path}", "probe=null", "data.limit=256"])
+    assert ended.value.code == 0
