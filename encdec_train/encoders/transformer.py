@@ -96,7 +96,7 @@ class Transformer(nn.Module):
             if i and again is not None:
                 x = x + again
             if i in self.config.emit_qkv:
-                qkv[i] = block.qkv(x)
+                qkv[i] = block.qkv(x)  # type: ignore[operator]
             y = block(x, tokens.sites, prefix=prefix, attend=attend, bias=bias, **cond)
             x = self.maybe(x, y)
             if i in self.config.emit:

@@ -78,7 +78,7 @@ def test_steps_differ() -> None:
 
 def test_refuses_what_it_cannot_write() -> None:
     sites = IdsConfig(width=8).spec(view())
-    with pytest.raises(Mismatch, match="temperature"):
+    with pytest.raises(Mismatch, match="temperature: 0"):
         SampledConfig(temperature=0.0).spec(sites)
     with pytest.raises(Mismatch, match="writes ids"):
         SampledConfig().spec(Spec(kind="vectors", width=8, raw=Spec(kind="values", width=3)))
