@@ -281,7 +281,9 @@ class Text(Transform):
         document, n = self._document(tokens), self.config.length
         ids = F.pad(document, (0, n - len(document)), value=self.vocabulary.pad)
         valid = torch.arange(n) < len(document)
-        return Example(values=ids, sample=key, fixed=self._fixed(ids), valid=valid, max_len=n)
+        return Example(
+            values=ids, sample=key, fixed=self._fixed(ids), valid=valid, group=self._sentences(ids), max_len=n
+        )
 
     def _packed(self, item: list[tuple[np.ndarray, int]]) -> Example:
         """Documents side by side; the padding at the end of the row is a segment of its own."""
