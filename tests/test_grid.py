@@ -24,7 +24,7 @@ DRAWS, BATCHES = 200, 8
 OPTIONAL = ("corruption", "bottleneck", "decoder")
 PARTS = [noun for noun in NAMED if noun not in ("objective", "probe")]
 SIZES = {"width": 32, "depth": 2, "heads": 2, "hidden": 32, "channels": 8, "code_width": 32, "groups": 2, "layers": 2}
-NOT_EMBEDDED = {"files"}
+FILES = {name for name, (_, part) in Registry.all["data"].parts.items() if part.__module__.endswith(".files")}
 outcomes: Counter[str] = Counter()
 
 
@@ -41,7 +41,7 @@ def small(config: Any) -> Any:
 
 
 def part(noun: str, random: Random) -> Any:
-    names = [name for name in Registry.all[noun].parts if name not in NOT_EMBEDDED]
+    names = [name for name in Registry.all[noun].parts if noun != "data" or name not in FILES]
     return small(Registry.all[noun].parts[random.choice(names)][0]())
 
 

@@ -37,8 +37,8 @@ def write_samples(
     parts.eval()
     for name in config.objective:
         objective: Any = parts.get("objective", name)
-        if not hasattr(objective, "predict"):
-            continue
+        if not hasattr(objective, "predict") or objective.path.view in config.derive:
+            continue  # what a frozen path derives is nothing to look at
         step = Step(batch, parts, rng, {view: wiring.paths[p] for view, p in config.derive.items()})
         prediction, plan, _ = objective.predict(step)
         target = parts.get("target", objective.config.target)
