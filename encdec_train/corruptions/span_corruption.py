@@ -21,13 +21,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encdec_train.nn.rewrite import Documents, documents, rewrite
+from encdec_train.nn.rewrite import Documents, documents, reply, rewrite
 from encdec_train.registry import corruptions
 from encdec_train.step import Step
-from encdec_train.types import Attend, Mismatch, Path, Plan, Sites, Spec, Units, Vocabulary
+from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units, Vocabulary
 
 
 @dataclass(kw_only=True)
@@ -200,20 +199,6 @@ def write_spans(
         for i, writes in enumerate(sides)
     )
     return Plan(inputs=source, sites=source.sites, reply=reply(target, words.pad))
-
-
-def reply(target: Units, pad: int) -> Plan:
-    """The decoder reads each target shifted right, after the padding id, which is how T5 begins."""
-    shifted = F.pad(target.values, (1, 0), value=pad)[:, :-1]
-    shifted = torch.where(target.sites.place == 0, pad, shifted)
-    real = target.sites.valid
-    return Plan(
-        inputs=replace(target, values=shifted),
-        sites=target.sites,
-        weight=None if real is None else real.flatten().float(),
-        targets=target,
-        attend=Attend(causal=True),
-    )
 
 
 def draw_spans(docs: Documents, noise: Tensor, spans: Tensor, bits: Tensor) -> tuple[Tensor, Tensor]:

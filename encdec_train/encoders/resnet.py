@@ -6,7 +6,6 @@ timm and SimCLR. The small stem is for pictures of 32 x 32 (Chen et al. 2020, ar
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import pairwise
@@ -14,9 +13,9 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encdec_train.nn.lattice import coarse_sites, rows
+from encdec_train.nn.lattice import coarse_sites, plane, pyramid, rows
 from encdec_train.registry import encoders
-from encdec_train.types import Attend, Layer, Mismatch, Spec, Tokens
+from encdec_train.types import Attend, Mismatch, Spec, Tokens
 
 
 class ResidualBlock(Enum):
@@ -72,17 +71,8 @@ class ResNetConfig:
 
     def spec(self, upstream: Spec) -> Spec:
         self._check()
-        if upstream.kind != "vectors":
-            raise Mismatch(f"encoder 'resnet' needs vectors, it is given {upstream.kind}")
-        if upstream.grid is None or len(upstream.grid) != 2:
-            given = "no lattice" if upstream.grid is None else f"a lattice of {len(upstream.grid)} dimensions"
-            raise Mismatch(f"encoder 'resnet' needs a full lattice of two dimensions, it is given {given}")
-        if upstream.prefix:
-            raise Mismatch(f"encoder 'resnet' takes no prefix tokens, it is given {upstream.prefix}")
-        grids = self.grids(upstream.grid)
-        layers = tuple(Layer(width, grid) for width, grid in zip(self.widths, grids, strict=True))
-        left = replace(upstream, rows="coarse", length=math.prod(grids[-1]), grid=grids[-1], coords=0, edges=False)
-        return replace(left, width=self.width, layers=layers)
+        grid = plane("encoder 'resnet'", upstream)
+        return pyramid(upstream, self.widths, self.grids(grid))
 
     def _check(self) -> None:
         if not self.layers or min(self.layers) < 1:

@@ -7,18 +7,17 @@ one that is no larger than a window is read whole.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encdec_train.nn.lattice import coarse_sites
+from encdec_train.nn.lattice import coarse_sites, plane, pyramid
 from encdec_train.nn.mlp import Activation, Mlp
 from encdec_train.nn.transformer import init_linear
 from encdec_train.registry import encoders
-from encdec_train.types import Attend, Layer, Mismatch, Spec, Tokens
+from encdec_train.types import Attend, Mismatch, Spec, Tokens
 
 
 @dataclass(kw_only=True)
@@ -57,17 +56,8 @@ class SwinConfig:
 
     def spec(self, upstream: Spec) -> Spec:
         self._check()
-        if upstream.kind != "vectors":
-            raise Mismatch(f"encoder 'swin' needs vectors, it is given {upstream.kind}")
-        if upstream.grid is None or len(upstream.grid) != 2:
-            given = "no lattice" if upstream.grid is None else f"a lattice of {len(upstream.grid)} dimensions"
-            raise Mismatch(f"encoder 'swin' needs a full lattice of two dimensions, it is given {given}")
-        if upstream.prefix:
-            raise Mismatch(f"encoder 'swin' takes no prefix tokens, it is given {upstream.prefix}")
-        grids = self.grids(upstream.grid)
-        layers = tuple(Layer(width, grid) for width, grid in zip(self.widths, grids, strict=True))
-        left = replace(upstream, rows="coarse", length=math.prod(grids[-1]), grid=grids[-1], coords=0, edges=False)
-        return replace(left, width=self.width, layers=layers)
+        grid = plane("encoder 'swin'", upstream)
+        return pyramid(upstream, self.widths, self.grids(grid))
 
     def _check(self) -> None:
         part = "encoder 'swin'"

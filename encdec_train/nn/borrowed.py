@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from encdec_train.nn.lattice import coarse_sites, rows
+from encdec_train.nn.lattice import coarse_sites, plane, rows
 from encdec_train.types import Mismatch, Spec, Tokens
 
 
@@ -33,12 +33,7 @@ def picture_grid(part: str, upstream: Spec) -> tuple[int, int]:
     raw = upstream.raw
     if upstream.kind != "vectors" or raw is None or raw.kind != "values" or raw.width != upstream.width:
         raise Mismatch(f"{part} reads pictures: it needs a view of pixels and embedder 'raw'")
-    if upstream.grid is None or len(upstream.grid) != 2:
-        given = "no full lattice" if upstream.grid is None else f"a lattice of {len(upstream.grid)} dimensions"
-        raise Mismatch(f"{part} reads pictures: it needs a full lattice of two dimensions, it is given {given}")
-    if upstream.prefix:
-        raise Mismatch(f"{part} takes no prefix tokens, it is given {upstream.prefix}")
-    return upstream.grid[0], upstream.grid[1]
+    return plane(part, upstream)
 
 
 def check_channels(part: str, upstream: Spec, channels: int) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from encdec_train.rng import Rng
-from encdec_train.types import Mismatch, Sites
+from encdec_train.types import Layer, Mismatch, Sites, Spec
 
 
 def check_blocks(part: str, grid: tuple[int, ...] | None, block: Sequence[int]) -> None:
@@ -78,3 +79,27 @@ def coarse_sites(sites: Sites, grid: Sequence[int]) -> Sites:
     place = torch.arange(h * w, device=sites.sample.device)
     sample = sites.sample[:, :1].expand(-1, h * w)
     return Sites(sample=sample, place=place.expand_as(sample), grid=(h, w))
+
+
+def plane(part: str, upstream: Spec) -> tuple[int, int]:
+    """(H, W) of the lattice that `part` reads.
+
+    Raises:
+        Mismatch: it is given anything but vectors on a full lattice of two dimensions.
+    """
+    if upstream.kind != "vectors":
+        raise Mismatch(f"{part} needs vectors, it is given {upstream.kind}")
+    if upstream.grid is None or len(upstream.grid) != 2:
+        given = "no lattice" if upstream.grid is None else f"a lattice of {len(upstream.grid)} dimensions"
+        raise Mismatch(f"{part} needs a full lattice of two dimensions, it is given {given}")
+    if upstream.prefix:
+        raise Mismatch(f"{part} takes no prefix tokens, it is given {upstream.prefix}")
+    return upstream.grid[0], upstream.grid[1]
+
+
+def pyramid(upstream: Spec, widths: Sequence[int], grids: Sequence[tuple[int, ...]]) -> Spec:
+    """What comes out of stages on ever coarser lattices: the last, and all of them as layers."""
+    layers = tuple(Layer(width, grid) for width, grid in zip(widths, grids, strict=True))
+    last = grids[-1]
+    left = replace(upstream, rows="coarse", length=math.prod(last), grid=last, coords=0, edges=False)
+    return replace(left, width=widths[-1], layers=layers)

@@ -115,7 +115,7 @@ def _bounds(sites: Sites, lengths: Tensor, room: int, used: Tensor) -> Tensor | 
 
 
 def reply(target: Units, begin: int) -> Plan:
-    """What a decoder is given that writes `target`: each document shifted right, behind the id `begin`."""
+    """What a decoder is given that writes `target`: each document shifted right, behind `begin` (T5: padding)."""
     shifted = F.pad(target.values, (1, 0), value=begin)[:, :-1]
     shifted = torch.where(target.sites.place == 0, begin, shifted)
     real = target.sites.valid

@@ -177,7 +177,7 @@ def test_rows_that_a_model_of_text_cannot_read_are_refused(upstream, said):
     ("upstream", "said"),
     [
         (rows(1), "reads pictures"),
-        (pixels(grid=None), "no full lattice"),
+        (pixels(grid=None), "it is given no lattice"),
         (pixels(prefix=1), "prefix"),
         (pixels(channels=4), "pixels of 1 channels, a site has 4 values"),
         (pixels(side=6), "does not read pictures of .1, 6, 6."),
