@@ -69,11 +69,15 @@ def row(recipe: str, kept: dict[str, Any]) -> str:
         pairs = [f"{run['probes'][name]['untrained']:.3g} → {run['probes'][name]['value']:.3g}" for run in runs]
         probes.append(f"{name} ({first['metric']}): " + ", ".join(pairs))
     losses = []
-    for name in runs[0]["loss"]["terms"]:
-        values = ", ".join(f"{run['loss']['terms'][name]:.3g}" for run in runs if name in run["loss"]["terms"])
-        trivial = runs[0]["trivial"].get(name)
+    terms = [run["loss"].get("terms", {"loss": run["loss"]["last"]}) for run in runs]  # older files have the sum only
+    for name in terms[0]:
+        values = ", ".join(f"{term[name]:.3g}" for term in terms if name in term)
+        trivial = runs[0].get("trivial", {}).get(name)
         losses.append(f"{name}: {values}" + (f" ({trivial['predictor']}: {trivial['loss']:.3g})" if trivial else ""))
-    seconds = ", ".join(f"{run['processor_seconds']:.0f}" for run in runs)
+    if "processor_seconds" in runs[0]:
+        seconds = ", ".join(f"{run['processor_seconds']:.0f}" for run in runs)
+    else:
+        seconds = ", ".join(f"{run['seconds']:.0f}" for run in runs) + " by the clock"
     counts = kept["parameters"]
     size = f"{millions(counts['here'])} / {millions(counts['published'])}"
     return f"| `{recipe}` | {seconds} | {'<br>'.join(losses)} | {'<br>'.join(probes)} | {size} |"
