@@ -66,4 +66,5 @@ def similarities(left: Tensor, right: Tensor, index: Tensor) -> Tensor:
     rows, width = left.shape
     if rows <= index.shape[1] * width:
         return (left @ right.T).gather(1, index)
-    return torch.einsum("mc,mqc->mq", left, right[index])
+    chosen = right.index_select(0, index.flatten()).unflatten(0, index.shape)  # its gradient has a fixed order
+    return torch.einsum("mc,mqc->mq", left, chosen)

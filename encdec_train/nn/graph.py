@@ -40,6 +40,14 @@ class Graph:
         return replace(self, source=torch.cat([self.source, loops]), target=torch.cat([self.target, loops]))
 
 
+def at_edges(nodes: Tensor, ends: Tensor) -> Tensor:
+    """(S,...) at one end of every edge -> (E,...).
+
+    The gradient of `nodes[ends]` is summed by several threads in no fixed order, that of `index_select` is not.
+    """
+    return nodes.index_select(0, ends)
+
+
 def sum_edges(messages: Tensor, graph: Graph) -> Tensor:
     """(E,...) messages -> (S,...): the sum over the incoming edges of each node."""
     out = messages.new_zeros(graph.nodes, *messages.shape[1:])
@@ -52,8 +60,8 @@ def edge_softmax(scores: Tensor, graph: Graph) -> Tensor:
     index = graph.target[:, None].expand_as(scores)
     top = scores.new_full((graph.nodes, scores.shape[1]), -torch.inf)
     top = top.scatter_reduce(0, index, scores.detach(), "amax")
-    weights = (scores - top[graph.target]).exp()
-    return weights / sum_edges(weights, graph)[graph.target]
+    weights = (scores - at_edges(top, graph.target)).exp()
+    return weights / at_edges(sum_edges(weights, graph), graph.target)
 
 
 class NodeNorm(Enum):
@@ -155,14 +163,15 @@ class GatLayer(nn.Module):
         """(S,C) -> (S,D); `graph` with self loops."""
         x = F.dropout(x, self.dropout, self.training)
         h = self.project(x).unflatten(-1, (self.heads, -1))  # (S,H,d)
-        y = sum_edges(h[graph.source] * self.weights(h, graph)[..., None], graph).flatten(1) + self.bias
+        y = sum_edges(at_edges(h, graph.source) * self.weights(h, graph)[..., None], graph).flatten(1) + self.bias
         if self.skip is not None:
             y = y + self.skip(x)
         return self.activation(self.norm(y, graph))
 
     def weights(self, h: Tensor, graph: Graph) -> Tensor:
         """(S,H,d) -> (E,H): how much each edge carries; they sum to 1 over the edges into a node."""
-        scores = (h * self.source).sum(-1)[graph.source] + (h * self.target).sum(-1)[graph.target]
+        outgoing, incoming = ((h * side).sum(-1) for side in (self.source, self.target))
+        scores = at_edges(outgoing, graph.source) + at_edges(incoming, graph.target)
         weights = edge_softmax(F.leaky_relu(scores, self.slope), graph)
         return F.dropout(weights, self.attention_dropout, self.training)
 
@@ -201,7 +210,7 @@ class GinLayer(nn.Module):
     def forward(self, x: Tensor, graph: Graph) -> Tensor:
         """(S,C) -> (S,D); `graph` without self loops: `eps` weighs the node itself."""
         x = F.dropout(x, self.dropout, self.training)
-        y = (1 + self.eps) * x + sum_edges(x[graph.source], graph)
+        y = (1 + self.eps) * x + sum_edges(at_edges(x, graph.source), graph)
         y = self.hidden_activation(self.hidden_norm(self.up(y), graph))
         y = self.activation(self.norm(self.down(y), graph))
         return y if self.skip is None else y + self.skip(x)

@@ -80,6 +80,8 @@ class Quantized(nn.Module):
         self.project = nn.Linear(config.code_width, config.width)
 
     def forward(self, step: Step, path: Path, plan: Plan) -> Goal:
+        if plan.keep is not None:
+            raise Mismatch("target 'quantized' reads all sites: use a corruption that replaces, not drops")
         features = step.features(path).flatten(0, 1)
         where = torch.arange(len(features), device=features.device) if plan.where is None else plan.where
         weight = torch.ones_like(where, dtype=torch.float32) if plan.weight is None else plan.weight
