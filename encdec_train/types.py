@@ -138,7 +138,7 @@ class Tokens:
     def at(self, where: Tensor | None) -> Tensor:
         """(M,D): the predicted rows, whether the part returned all sites or only those."""
         rows = self.body.flatten(0, 1)
-        return rows if where is None or self.index is where else rows[where]
+        return rows if where is None or self.index is where else rows.index_select(0, where)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

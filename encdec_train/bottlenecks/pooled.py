@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from encdec_train.nn.pool import Pool, pool
+from encdec_train.nn.pool import Pool, check_pool, pool
 from encdec_train.registry import bottlenecks
 from encdec_train.rng import Rng
 from encdec_train.types import Mismatch, Spec, Tokens
@@ -18,6 +18,7 @@ class PooledConfig:
     pool: Pool = Pool.mean
 
     def spec(self, upstream: Spec) -> Spec:
+        check_pool("bottleneck 'pooled'", upstream)
         if self.pool is Pool.cls and not upstream.prefix and upstream.raw is not None and upstream.raw.kind != "ids":
             raise Mismatch("bottleneck 'pooled': pool=cls needs a class token, the encoder has no prefix")
         return replace(upstream, rows="one", length=1, prefix=0, grid=None)

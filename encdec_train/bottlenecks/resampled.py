@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from encdec_train.nn.mlp import Activation, Mlp
 from encdec_train.nn.norm import Norm, make_norm
+from encdec_train.nn.pool import check_pool
 from encdec_train.nn.transformer import Attention, BlockConfig, init_linear
 from encdec_train.registry import bottlenecks
 from encdec_train.rng import Rng
@@ -31,6 +32,7 @@ class ResampledConfig:
     eps: float = 1e-6  # of the norms
 
     def spec(self, upstream: Spec) -> Spec:
+        check_pool("bottleneck 'resampled'", upstream)
         if self.queries < 1:
             raise Mismatch(f"bottleneck 'resampled'.queries: {self.queries} is below 1")
         if upstream.width % self.heads:

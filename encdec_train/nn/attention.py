@@ -110,7 +110,7 @@ def _bias_at(bias: Tensor, query: Sites, key: Sites, prefix: tuple[int, int]) ->
     """(1 or B,H,Nq,Nk): the bias at the places of the sites."""
     if query.doc is None and key.doc is None:  # places are 0..N-1 in every row
         return bias[None, :, : query.n + prefix[0], : key.n + prefix[1]]
-    rows = bias[:, query.place]  # (H,B,Nq,L)
+    rows = bias.index_select(1, query.place.flatten()).unflatten(1, query.place.shape)  # (H,B,Nq,L)
     index = key.place[None, :, None, :].expand(rows.shape[0], -1, rows.shape[2], -1)
     return rows.gather(3, index).transpose(0, 1)
 

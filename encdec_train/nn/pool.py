@@ -7,7 +7,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from encdec_train.types import Tokens, gather_rows
+from encdec_train.types import Mismatch, Spec, Tokens, gather_rows
 
 
 class Pool(Enum):
@@ -16,6 +16,16 @@ class Pool(Enum):
     cls = "cls"  # the first token: a class token in the prefix, or [CLS] among the sites
     last = "last"  # the last real site, which has read all others in a causal encoder
     mean = "mean"  # the mean of the real sites, without the prefix
+
+
+def check_pool(name: str, spec: Spec) -> None:
+    """One vector of a row is one of a document.
+
+    Raises:
+        Mismatch: rows hold several documents, which would be mixed.
+    """
+    if spec.docs:
+        raise Mismatch(f"{name} reads whole rows, the view packs several documents into one: choose another layout")
 
 
 def pool(tokens: Tokens, how: Pool) -> Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from encdec_train.nn.pool import Pool, pool
+from encdec_train.nn.pool import Pool, check_pool, pool
 from encdec_train.registry import objectives
 from encdec_train.step import Step
 from encdec_train.types import Path, Term
@@ -37,7 +37,9 @@ class AgreeConfig:
         right = self.left_heads if self.right_heads is None else self.right_heads
         widths: set[int] = set()
         for name, heads in [*((n, self.left_heads) for n in self.left), *((n, right) for n in self.right)]:
-            spec = replace(wiring.outputs[f"path.{name}"], rows="one")
+            found = wiring.outputs[f"path.{name}"]
+            check_pool(f"its path '{name}'", found)
+            spec = replace(found, rows="one")
             out = wiring.heads(where, name, heads, spec, None)
             if out is None or loss is None:
                 return

@@ -88,7 +88,7 @@ class Quantized(nn.Module):
         sample, place = plan.sites.sample.flatten()[where], plan.sites.place.flatten()[where]
         tag = f"quantized.{path.draw}"
 
-        rows = F.dropout(features[where], self.config.dropout, self.training)
+        rows = F.dropout(features.index_select(0, where), self.config.dropout, self.training)
         logits = self.logits(rows).float().unflatten(-1, (self.config.groups, -1))  # (M,G,V)
         choice = self.choose(logits, step.rng, tag, sample, place)
         self.add_usage(step, logits, choice, weight)

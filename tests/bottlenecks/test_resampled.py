@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from encdec_train.bottlenecks.pooled import PooledConfig
 from encdec_train.bottlenecks.resampled import Resampled, ResampledConfig
 from encdec_train.rng import Rng
 from encdec_train.types import Mismatch, Sites, Spec, Tokens
@@ -58,3 +59,9 @@ def test_specs():
     for config in (ResampledConfig(heads=3), ResampledConfig(heads=4, queries=0)):
         with pytest.raises(Mismatch, match="resampled"):
             config.spec(SPEC)
+
+
+def test_packed_documents_are_not_mixed():
+    for config in (ResampledConfig(heads=2), PooledConfig()):
+        with pytest.raises(Mismatch, match="packs several documents"):
+            config.spec(Spec(kind="vectors", width=8, length=16, docs=True))
