@@ -2,7 +2,8 @@
 
 He et al. 2022, "Masked Autoencoders Are Scalable Vision Learners" (arXiv:2111.06377), section 3, "Masking". Blocks that
 span all of time are the tubes of VideoMAE (Tong et al. 2022, arXiv:2203.12602); that only a part of what
-was dropped is predicted is CrossMAE's (Fu et al. 2024, arXiv:2401.14391).
+was dropped is predicted is CrossMAE's (Fu et al. 2024, arXiv:2401.14391). For convolutions, which need the lattice,
+what is dropped leaves a hole in it (SparK, Tian et al. 2023, arXiv:2301.03580, section 3).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class DropConfig:
     block: list[int] = field(default_factory=list)  # sides of blocks of the lattice that are dropped or kept whole;
     # 0: the whole axis; empty: every site by itself
     predict: float = 1.0  # share of the dropped sites that is predicted, drawn anew for each row
+    hollow: bool = False  # dropped sites stay where they are, but empty and not valid, so that the lattice stands
 
     def kept(self, length: int) -> int:
         """K of N, rounded down as in MAE's code."""
@@ -46,7 +48,15 @@ class DropConfig:
             raise Mismatch(f"corruption 'drop'.ratio: {self.ratio} of {count} {what} keeps none")
         if not 0 < self.predict <= 1 or not self.predicted(count - kept):
             raise Mismatch(f"corruption 'drop'.predict: {self.predict} of {count - kept} is not some or all of them")
+        if self.hollow:
+            return self._hollow(sites)
         return replace(sites, rows="kept", length=kept * sites.length // count, grid=None)
+
+    def _hollow(self, sites: Spec) -> Spec:
+        raw = sites.raw
+        if raw is None or raw.kind != "values" or raw.length != sites.length or sites.docs:
+            raise Mismatch("corruption 'drop'.hollow empties values: it needs one row of them for every site, unpacked")
+        return sites
 
 
 @corruptions.register("drop", DropConfig)
@@ -65,7 +75,18 @@ class Drop(nn.Module):
         lost = order[:, count - self.config.predicted(count - kept) :].flatten(1).sort(1).values
         mask = torch.zeros_like(sites.sample, dtype=torch.bool).scatter(1, lost, True)
         weight = None if sites.valid is None else sites.valid.gather(1, lost).flatten().float()
-        return Plan(inputs=units, sites=sites, keep=keep, mask=mask, where=flat(lost, sites.n), weight=weight)
+        whole = Plan(inputs=units, sites=sites, keep=keep, mask=mask, where=flat(lost, sites.n), weight=weight)
+        return hollow(whole) if self.config.hollow else whole
+
+
+def hollow(plan: Plan) -> Plan:
+    """All sites in place of the kept ones; the others are not valid, and what the encoder may see of them is zero."""
+    assert plan.keep is not None
+    kept = torch.zeros_like(plan.sites.sample, dtype=torch.bool).scatter(1, plan.keep, True)
+    valid = kept & plan.sites.real()
+    units = plan.inputs
+    inputs = replace(units, values=units.values * valid[..., None], sites=replace(units.sites, valid=valid))
+    return replace(plan, inputs=inputs, sites=replace(plan.sites, valid=valid), keep=None)
 
 
 def flat(index: Tensor, n: int) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from encdec_train.registry import corruptions
 from encdec_train.step import Step
@@ -19,10 +19,14 @@ from encdec_train.types import Attend, Mismatch, Path, Plan, Sites, Spec, Units
 
 @dataclass(kw_only=True)
 class NextTokenConfig:
+    prefix: bool = False  # a beginning of each row, of 1 to all but 1 of its sites, is read by all and not predicted
+
     def spec(self, sites: Spec) -> Spec:
         raw = sites.raw or sites
-        if raw.kind != "ids":
-            raise Mismatch(f"corruption 'next_token' predicts ids, the view gives {raw.kind}")
+        if raw.kind != "ids" and not (raw.length and raw.length == sites.length):
+            raise Mismatch("corruption 'next_token' predicts ids, or values that every site of rows of one length has")
+        if self.prefix and sites.docs:
+            raise Mismatch("corruption 'next_token'.prefix is one of a row, the view packs several documents into one")
         return sites
 
 
@@ -32,19 +36,28 @@ class NextToken(nn.Module):
 
     def __init__(self, config: NextTokenConfig, sites: Spec) -> None:
         super().__init__()
-        config.spec(sites)
+        self.config = config
 
     def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
-        following = F.pad(units.values[:, 1:], (0, 1))
+        following = F.pad(units.values[:, 1:], (0, 0) * (units.values.dim() - 2) + (0, 1))
         real = sites.real()
         counted = F.pad(real[:, 1:] & real[:, :-1], (0, 1))
         if sites.doc is not None:
             counted = counted & F.pad(sites.doc[:, 1:] == sites.doc[:, :-1], (0, 1))
-        weight = counted.flatten().float()
+        prefix = self.prefix(sites, step, path) if self.config.prefix else None
+        if prefix is not None:
+            counted = counted & (
+                sites.place >= prefix[:, None] - 1
+            )  # the last of the prefix predicts the first beyond it
         return Plan(
             inputs=units,
             sites=sites,
-            weight=weight,
+            weight=counted.flatten().float(),
             targets=replace(units, values=following),
-            attend=Attend(causal=True),
+            attend=Attend(causal=True, prefix=prefix),
         )
+
+    def prefix(self, sites: Sites, step: Step, path: Path) -> Tensor:
+        """(B,) int64: how many sites begin each row, uniform from 1 to all but 1."""
+        choices = (sites.real().sum(1) - 1).clamp_min(1)
+        return 1 + step.rng.integers(f"next_token.{path.draw}", choices, sites.sample[:, 0])

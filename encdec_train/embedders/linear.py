@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from encdec_train.nn.adaptive import time_features
 from encdec_train.nn.mask import MaskVector, seat
+from encdec_train.nn.norm import Norm, make_norm
 from encdec_train.nn.position import sincos
 from encdec_train.nn.transformer import init_linear
 from encdec_train.registry import embedders
@@ -28,6 +29,8 @@ class Position(Enum):
 class LinearEmbedderConfig:
     width: int | None = None  # none: the width of the encoder that reads it
     position: Position = Position.sincos
+    norm: Norm = Norm.none  # of what was projected, before positions
+    eps: float = 1e-6  # of the norm
     dropout: float = 0.0  # after positions
 
     def spec(self, view: Spec) -> Spec:
@@ -52,6 +55,7 @@ class Linear(nn.Module):
         self.config, width = config, config.spec(view).width
         self.project = nn.Linear(view.width, width)
         init_linear(self.project)
+        self.norm = make_norm(config.norm, width, config.eps)
         learned = config.position is Position.learned
         self.positions = nn.Embedding(view.max_len or view.length, width) if learned else None
         if self.positions is not None:
@@ -63,7 +67,7 @@ class Linear(nn.Module):
 
     def features(self, units: Units, sites: Sites, keep: Tensor | None) -> Tensor:
         """(B,K or N,D)."""
-        return self.project(units.values if keep is None else gather_rows(units.values, keep))
+        return self.norm(self.project(units.values if keep is None else gather_rows(units.values, keep)))
 
     def place(self, features: Tensor, plan: Plan) -> Tokens:
         x, sites = seat(features, plan, self.mask)

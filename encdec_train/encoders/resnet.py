@@ -2,6 +2,8 @@
 
 He et al. 2016 (arXiv:1512.03385), with the stride of a bottleneck on its 3x3 convolution, as in torchvision,
 timm and SimCLR. The small stem is for pictures of 32 x 32 (Chen et al. 2020, arXiv:2002.05709, appendix B.9).
+Where sites are not valid, every layer leaves a hole, and norms count the other cells only (Tian et al. 2023,
+arXiv:2301.03580, section 3): what comes out of the rest does not depend on what was there.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encdec_train.nn.lattice import coarse_sites, plane, pyramid, rows
+from encdec_train.nn.lattice import Cells, cells, coarse_sites, join, plane, pyramid, rows
+from encdec_train.nn.norm import MapBatchNorm
 from encdec_train.registry import encoders
 from encdec_train.types import Attend, Mismatch, Spec, Tokens
 
@@ -43,6 +46,7 @@ class ResNetConfig:
     channels: int = 64  # of the stem and the first stage's 3x3 convolutions; doubles with every stage
     multiplier: int = 1  # of all channels ("ResNet-50 (2x)")
     stem: Stem = Stem.imagenet
+    patch: int = 1  # side of the patches that sites hold; they are laid out as the pixels of one picture
     zero_init: bool = True  # the last norm of each block starts at 0: every block starts as the identity
     momentum: float = 0.1  # of the running statistics: share of the newest batch
     eps: float = 1e-5  # of the norms
@@ -72,7 +76,9 @@ class ResNetConfig:
     def spec(self, upstream: Spec) -> Spec:
         self._check()
         grid = plane("encoder 'resnet'", upstream)
-        return pyramid(upstream, self.widths, self.grids(grid))
+        if self.patch < 1 or upstream.width % self.patch**2:
+            raise Mismatch(f"encoder 'resnet'.patch: {upstream.width} values are no {self.patch} x {self.patch} pixels")
+        return pyramid(upstream, self.widths, self.grids(tuple(side * self.patch for side in grid)))
 
     def _check(self) -> None:
         if not self.layers or min(self.layers) < 1:
@@ -98,15 +104,17 @@ class Block(nn.Module):
         if stride != 1 or before != after:
             self.shortcut = nn.Sequential(conv(before, after, 1, stride), norm(config, after))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, real: Cells | None = None) -> Tensor:
         """(B,before,h,w) -> (B,after,h/stride,w/stride)."""
         y, last = x, len(self.convs) - 1
         for i, (convolve, normalize) in enumerate(zip(self.convs, self.norms, strict=True)):
-            y = normalize(convolve(y))
+            y = normalized(normalize, convolve(y), real)
             if i < last:
                 y = F.relu(y, inplace=True)
-        y = y + (x if self.shortcut is None else self.shortcut(x))
-        return F.relu(y, inplace=True)
+        if self.shortcut is not None:
+            convolve, normalize = self.shortcut
+            x = normalized(normalize, convolve(x), real)
+        return F.relu(y + x, inplace=True)
 
 
 @encoders.register("resnet", ResNetConfig)
@@ -118,7 +126,7 @@ class ResNet(nn.Module):
         self.config, self.width = config, config.width
         first = config.channels * config.multiplier
         small = config.stem is Stem.small
-        self.stem = conv(upstream.width, first, 3 if small else 7, 1 if small else 2)
+        self.stem = conv(upstream.width // config.patch**2, first, 3 if small else 7, 1 if small else 2)
         self.norm = norm(config, first)
         self.pool = nn.Identity() if small else nn.MaxPool2d(3, 2, 1)
         self.stages = nn.ModuleList()
@@ -143,14 +151,20 @@ class ResNet(nn.Module):
         grid = tokens.sites.grid
         if grid is None:
             raise Mismatch("encoder 'resnet' needs a full lattice: sites were dropped or pictures differ in size")
-        x = tokens.x.unflatten(1, grid).permute(0, 3, 1, 2)  # (B,C,H,W), channels last in memory
-        x = self.pool(F.relu(self.norm(self.stem(x)), inplace=True))
+        real = cells(tokens.sites)
+        x = join(tokens.x, grid, 2 * [self.config.patch]).permute(0, 3, 1, 2)  # (B,C,H,W), channels last in memory
+        x = hollow(x, real)
+        x = F.relu(normalized(self.norm, self.stem(x), real), inplace=True)
+        x = hollow(self.pool(x), real)
         layers: dict[int, Tensor] = {}
         for i, stage in enumerate(self.stages):
-            x = stage(x)
+            for block in stage:  # type: ignore[attr-defined]
+                x = block(x, real)
             if i in self.config.emit:
                 layers[i] = rows(x)
         sites = coarse_sites(tokens.sites, x.shape[-2:])
+        if real is not None:
+            sites = replace(sites, valid=real.under(x).flatten(1))
         return replace(tokens, x=rows(x), sites=sites, layers=layers or None)
 
 
@@ -159,5 +173,15 @@ def conv(before: int, after: int, kernel: int, stride: int) -> nn.Conv2d:
     return nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False)
 
 
-def norm(config: ResNetConfig, width: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(width, eps=config.eps, momentum=config.momentum)
+def norm(config: ResNetConfig, width: int) -> MapBatchNorm:
+    return MapBatchNorm(width, eps=config.eps, momentum=config.momentum)
+
+
+def normalized(normalize: nn.Module, x: Tensor, real: Cells | None) -> Tensor:
+    """Maps (B,C,h,w) through a norm, with zeros at cells that are not real."""
+    return normalize(x) if real is None else normalize(x, real.under(x))
+
+
+def hollow(x: Tensor, real: Cells | None) -> Tensor:
+    """Maps (B,C,h,w) with zeros at cells that are not real."""
+    return x if real is None else x * real.under(x)

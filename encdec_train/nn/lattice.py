@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from encdec_train.rng import Rng
@@ -79,6 +80,29 @@ def coarse_sites(sites: Sites, grid: Sequence[int]) -> Sites:
     place = torch.arange(h * w, device=sites.sample.device)
     sample = sites.sample[:, :1].expand(-1, h * w)
     return Sites(sample=sample, place=place.expand_as(sample), grid=(h, w))
+
+
+class Cells:
+    """Which cells of other lattices over the same plane are real: those that hold a real site, or a part of one.
+
+    The answer for each size is made once.
+    """
+
+    def __init__(self, valid: Tensor, grid: tuple[int, ...]) -> None:
+        self.valid = valid.unflatten(1, grid)[:, None].float()  # (B,1,H,W)
+        self.made: dict[tuple[int, ...], Tensor] = {}
+
+    def under(self, x: Tensor) -> Tensor:
+        """(B,1,h,w) bool, for maps (B,D,h,w)."""
+        size = tuple(x.shape[-2:])
+        if size not in self.made:
+            self.made[size] = F.adaptive_max_pool2d(self.valid, size) > 0
+        return self.made[size]
+
+
+def cells(sites: Sites) -> Cells | None:
+    """None where all sites are real."""
+    return None if sites.valid is None or sites.grid is None else Cells(sites.valid, sites.grid)
 
 
 def plane(part: str, upstream: Spec) -> tuple[int, int]:

@@ -1,9 +1,10 @@
-"""Normalisation layers by name."""
+"""Normalisation layers, by name and of maps."""
 
 from __future__ import annotations
 
 from enum import Enum
 
+import torch
 from torch import Tensor, nn
 
 
@@ -33,3 +34,36 @@ class TokenBatchNorm(nn.BatchNorm1d):
     def forward(self, x: Tensor) -> Tensor:
         """(...,D) -> (...,D)."""
         return super().forward(x.flatten(0, -2)).view_as(x)
+
+
+class MapBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation of maps. Where some cells are not real, only the others count, and those become zero.
+
+    Tian et al. 2023 (SparK, arXiv:2301.03580), section 3: a sparse layer computes at non-empty places only. The moments
+    are those of the real cells side by side, without gathering them: shapes do not depend on data.
+    """
+
+    def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
+        """(B,C,h,w), with `real` (B,1,h,w) bool -> (B,C,h,w)."""
+        if real is None:
+            return super().forward(x)
+        maps = x.float()
+        if self.training:
+            mean, variance = self.moments(maps, real)
+        else:
+            mean, variance = self.running_mean, self.running_var  # type: ignore[assignment]
+        scale = self.weight * (variance + self.eps).rsqrt()
+        maps = maps * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
+        return (maps * real).to(x.dtype)
+
+    def moments(self, maps: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """(C,), (C,): mean and variance of the real cells; the running ones follow, by the unbiased variance."""
+        count = real.sum().clamp_min(1)
+        mean = (maps * real).sum((0, 2, 3)) / count
+        variance = ((maps - mean[:, None, None]).square() * real).sum((0, 2, 3)) / count
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+            self.running_mean.lerp_(mean, self.momentum)  # type: ignore[union-attr, arg-type]
+            unbiased = variance * (count / (count - 1).clamp_min(1))
+            self.running_var.lerp_(unbiased, self.momentum)  # type: ignore[union-attr, arg-type]
+        return mean, variance
