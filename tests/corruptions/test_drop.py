@@ -102,3 +102,48 @@ def test_which_part_is_predicted_is_drawn_evenly():
 def test_refuses_parts_and_blocks_that_cannot_be(config):
     with pytest.raises(Mismatch):
         DropConfig(**config).spec(Spec(kind="vectors", width=4, length=16, grid=(4, 4)))
+
+
+VALUES = Spec(kind="values", width=3, length=36, grid=(6, 6))
+PIXELS = Spec(kind="vectors", width=3, length=36, grid=(6, 6), raw=VALUES)
+
+
+def hollow_plan(rows=4, first=0, **config):
+    where = replace(sites(rows, 36, first), grid=(6, 6))
+    units = Units(values=torch.randn(rows, 36, 3), sites=where)
+    made = Drop(DropConfig(**config), PIXELS)(units, where, Keyed(), Path())
+    return units, made
+
+
+def test_holes_are_what_would_have_been_dropped():
+    """The same sites are hidden and predicted; all stay on the lattice, empty and not valid."""
+    units, found = hollow_plan(ratio=0.6, block=[2, 2], hollow=True)
+    _, dropped = hollow_plan(ratio=0.6, block=[2, 2])
+    assert torch.equal(found.mask, dropped.mask) and torch.equal(found.where, dropped.where)
+    assert found.keep is None and found.sites.grid == (6, 6)
+    assert torch.equal(found.sites.valid, ~found.mask) and found.sites.valid.sum(1).tolist() == [12] * 4
+    assert torch.equal(found.inputs.sites.valid, found.sites.valid)
+    assert torch.equal(found.inputs.values[found.sites.valid], units.values[found.sites.valid])
+    assert (found.inputs.values[found.mask] == 0).all()
+    assert DropConfig(ratio=0.6, block=[2, 2], hollow=True).spec(PIXELS) == PIXELS
+
+
+def test_holes_that_are_not_predicted_are_empty_too():
+    _, found = hollow_plan(ratio=0.5, predict=0.5, hollow=True)
+    assert found.mask.sum(1).tolist() == [9] * 4 and found.sites.valid.sum(1).tolist() == [18] * 4
+    assert (found.inputs.values[~found.sites.valid] == 0).all()
+    assert torch.equal(hollow_plan(1, 2, ratio=0.5, predict=0.5, hollow=True)[1].sites.valid, found.sites.valid[2:3])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"raw": None},
+        {"raw": replace(VALUES, kind="ids")},
+        {"raw": replace(VALUES, length=72)},
+        {"docs": True},
+    ],
+)
+def test_only_values_of_single_sites_are_emptied(changes):
+    with pytest.raises(Mismatch, match="hollow"):
+        DropConfig(hollow=True).spec(replace(PIXELS, **changes))

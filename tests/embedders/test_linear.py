@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from encdec_train.embedders.linear import Linear, LinearEmbedderConfig, Position
+from encdec_train.nn.norm import Norm
 from encdec_train.types import Mismatch, Plan, Sites, Spec, Units
 
 VIEW = Spec(kind="values", width=3, length=8, max_len=4)
@@ -29,6 +30,15 @@ def test_learned_positions_are_one_vector_for_each_place_of_a_document():
     assert torch.allclose(embed(part, batch, replace=replace)[0, 5], part.mask.vector + part.positions.weight[1])
     keep = torch.tensor([[6, 1], [0, 3]])
     assert torch.allclose(embed(part, batch, keep=keep)[0], found[0, [6, 1]], atol=1e-6)
+
+
+def test_a_norm_comes_before_positions():
+    config = LinearEmbedderConfig(width=6, position=Position.learned, norm=Norm.layer)
+    part, batch = Linear(config, VIEW, mask=False), units()
+    projected = part.project(batch.values)
+    moments = projected.mean(-1, keepdim=True), projected.var(-1, unbiased=False, keepdim=True)
+    expected = (projected - moments[0]) / (moments[1] + 1e-6).sqrt() + part.positions.weight.repeat(2, 1)
+    torch.testing.assert_close(embed(part, batch), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_dropout_is_for_training():

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from encdec_train.encoders.resnet import ResidualBlock, ResNet, ResNetConfig, Stem
+from encdec_train.nn.lattice import cut
 from encdec_train.types import Mismatch, Sites, Spec, Tokens
 
 TINY = {"layers": [1, 1], "channels": 4, "block": ResidualBlock.basic, "stem": Stem.small}
@@ -106,6 +109,102 @@ def test_dropped_sites_are_refused():
     kept = Tokens(x=given.x[:, :9], sites=given.sites.take(torch.arange(9).expand(2, 9)))
     with pytest.raises(Mismatch, match="lattice"):
         ResNet(ResNetConfig(**TINY), vectors((8, 8)))(kept)
+
+
+def holes(side, block, rows=3):
+    """(rows,side*side) bool: half of the blocks are real."""
+    count = (side // block) ** 2
+    kept = torch.stack([torch.randperm(count) < count // 2 for _ in range(rows)])
+    return kept.view(rows, side // block, -1).repeat_interleave(block, 1).repeat_interleave(block, 2).flatten(1)
+
+
+def hollow_tokens(side, block):
+    n, valid = side * side, holes(side, block)
+    sites = Sites(sample=torch.zeros(3, n), place=torch.zeros(3, n), valid=valid, grid=(side, side))
+    return Tokens(x=torch.randn(3, n, 3), sites=sites)
+
+
+def sparse(model, given, block):
+    """Every layer followed by its mask, and norms over gathered cells: torch's own layers, written out."""
+    grid = given.sites.grid
+    kept = given.sites.valid.view(3, *grid)[:, ::block, ::block]
+
+    def real(x):
+        times = x.shape[-1] // kept.shape[-1]
+        return kept.repeat_interleave(times, 1).repeat_interleave(times, 2)
+
+    def masked(x):
+        return x * real(x)[:, None]
+
+    def normed(norm, x):
+        where, plain = real(x), torch.nn.BatchNorm1d(norm.num_features)
+        plain.load_state_dict(norm.state_dict())
+        plain.train(norm.training)
+        out = torch.zeros_like(x).permute(0, 2, 3, 1).contiguous()
+        out[where] = plain(x.permute(0, 2, 3, 1)[where])
+        return out.permute(0, 3, 1, 2)
+
+    def layer(convolve, norm, x):
+        return normed(norm, masked(convolve(x)))
+
+    x = masked(given.x.unflatten(1, grid).permute(0, 3, 1, 2))
+    x = masked(model.pool(layer(model.stem, model.norm, x).relu()))
+    for stage in model.stages:
+        for block in stage:
+            y = x
+            for i, (convolve, norm) in enumerate(zip(block.convs, block.norms, strict=True)):
+                y = layer(convolve, norm, y.relu() if i else y)
+            x = (y + (x if block.shortcut is None else layer(*block.shortcut, x))).relu()
+    return x.flatten(2).transpose(1, 2)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("block", list(ResidualBlock))
+@pytest.mark.parametrize(("stem", "stride"), [(Stem.small, 2), (Stem.imagenet, 8)])
+def test_holes_are_those_of_masked_layers_and_gathered_norms(training, block, stem, stride):
+    torch.manual_seed(0)
+    config = ResNetConfig(**{**TINY, "stem": stem, "block": block, "layers": [1, 2], "zero_init": False})
+    model, given = ResNet(config, vectors((32, 32))).train(training), hollow_tokens(32, stride)
+    wanted = sparse(model, given, stride)
+    found = model(given)
+    torch.testing.assert_close(found.x, wanted, atol=1e-5, rtol=1e-4)
+    assert torch.equal(found.sites.valid, given.sites.valid.view(3, 32, 32)[:, ::stride, ::stride].flatten(1))
+    assert (found.x[~found.sites.valid] == 0).all() and found.x.abs().sum() > 0
+
+
+def test_what_stands_in_a_hole_is_never_read():
+    torch.manual_seed(0)
+    model, given = ResNet(ResNetConfig(**TINY, emit=[0, 1]), vectors((16, 16))), hollow_tokens(16, 2)
+    other = torch.where(given.sites.valid[..., None], given.x, 100.0)
+    one, two = model(given), model(replace(given, x=other))
+    assert torch.equal(one.x, two.x) and torch.equal(one.layers[0], two.layers[0])
+    dense = replace(given.sites, valid=None)
+    assert not torch.allclose(model(replace(given, sites=dense)).x, model(replace(given, x=other, sites=dense)).x)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_without_holes_it_is_the_dense_network(training):
+    torch.manual_seed(0)
+    model, given = ResNet(ResNetConfig(**TINY), vectors((16, 16))).train(training), hollow_tokens(16, 2)
+    whole = replace(given.sites, valid=torch.ones_like(given.sites.valid))
+    dense = replace(given.sites, valid=None)
+    found, wanted = (model(replace(given, sites=sites)) for sites in (whole, dense))
+    torch.testing.assert_close(found.x, wanted.x, atol=1e-5, rtol=1e-4)
+    assert found.sites.valid.all() and wanted.sites.valid is None
+
+
+def test_patches_are_laid_out_as_the_pixels_of_one_picture():
+    torch.manual_seed(0)
+    config = ResNetConfig(**TINY, patch=4)
+    pixels, grid = torch.randn(2, 8, 12, 3), (2, 3)
+    model = ResNet(config, vectors(grid, width=48)).eval()
+    patched = model(Tokens(x=cut(pixels, (4, 4)), sites=tokens(grid).sites))
+    plain = ResNet(ResNetConfig(**TINY), vectors((8, 12))).eval()
+    plain.load_state_dict(model.state_dict())
+    assert torch.equal(patched.x, plain(Tokens(x=pixels.flatten(1, 2), sites=tokens((8, 12)).sites)).x)
+    assert patched.sites.grid == config.spec(vectors(grid, width=48)).grid == (4, 6)
+    with pytest.raises(Mismatch, match="no 4 x 4 pixels"):
+        config.spec(vectors(grid, width=50))
 
 
 def test_resnet50_equals_transformers():

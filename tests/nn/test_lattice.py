@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from encdec_train.nn.lattice import block_count, blocks, check_blocks, cut, draw_blocks, join
+from encdec_train.nn.lattice import block_count, blocks, cells, check_blocks, cut, draw_blocks, join
 from encdec_train.rng import Rng
 from encdec_train.types import Mismatch, Sites
 
@@ -64,3 +64,14 @@ def test_what_does_not_tile_is_refused(grid, block, text):
     with pytest.raises(Mismatch, match=text):
         check_blocks("corruption 'x'", grid, block)
     check_blocks("corruption 'x'", grid, [])
+
+
+def test_cells_of_other_sizes_are_real_where_a_real_site_is():
+    valid = torch.tensor([[True, False, False, True, False, False, False, True]])
+    found = cells(Sites(sample=torch.zeros(1, 8), place=torch.zeros(1, 8), valid=valid, grid=(2, 4)))
+    fine = found.under(torch.empty(1, 5, 4, 8))
+    assert torch.equal(fine[0, 0], valid.view(2, 4).repeat_interleave(2, 0).repeat_interleave(2, 1))
+    assert found.under(torch.empty(1, 5, 1, 2)).tolist() == [[[[True, True]]]]
+    assert found.under(torch.empty(1, 5, 2, 2)).tolist() == [[[[True, True], [False, True]]]]
+    assert found.under(torch.empty(1, 9, 4, 8)) is fine
+    assert cells(Sites(sample=valid.long(), place=valid.long(), grid=(2, 4))) is None
