@@ -54,7 +54,8 @@ class DropConfig:
 
     def _hollow(self, sites: Spec) -> Spec:
         raw = sites.raw
-        if raw is None or raw.kind != "values" or raw.length != sites.length or sites.docs:
+        packed = sites.docs or 0 < sites.max_len < sites.length
+        if raw is None or raw.kind != "values" or raw.length != sites.length or packed:
             raise Mismatch("corruption 'drop'.hollow empties values: it needs one row of them for every site, unpacked")
         return sites
 

@@ -25,8 +25,8 @@ class NextTokenConfig:
         raw = sites.raw or sites
         if raw.kind != "ids" and not (raw.length and raw.length == sites.length):
             raise Mismatch("corruption 'next_token' predicts ids, or values that every site of rows of one length has")
-        if self.prefix and sites.docs:
-            raise Mismatch("corruption 'next_token'.prefix is one of a row, the view packs several documents into one")
+        if self.prefix and (sites.docs or 0 < sites.max_len < sites.length):
+            raise Mismatch("corruption 'next_token'.prefix is one of a row, the view puts several documents into one")
         return sites
 
 

@@ -142,6 +142,7 @@ def test_holes_that_are_not_predicted_are_empty_too():
         {"raw": replace(VALUES, kind="ids")},
         {"raw": replace(VALUES, length=72)},
         {"docs": True},
+        {"max_len": 18},
     ],
 )
 def test_only_values_of_single_sites_are_emptied(changes):

@@ -91,7 +91,8 @@ def test_a_prefix_ends_before_the_padding() -> None:
     [
         (False, Spec(kind="values", width=3), "rows of one length"),
         (False, Spec(kind="vectors", width=3, length=4, raw=VALUES), "rows of one length"),
-        (True, replace(view(), docs=True), "packs"),
+        (True, replace(view(), docs=True), "several documents"),
+        (True, view(length=32), "several documents"),
     ],
 )
 def test_what_has_no_successor_is_refused(prefix: bool, sites: Spec, named: str) -> None:
