@@ -45,10 +45,8 @@ class NextToken(nn.Module):
         if sites.doc is not None:
             counted = counted & F.pad(sites.doc[:, 1:] == sites.doc[:, :-1], (0, 1))
         prefix = self.prefix(sites, step, path) if self.config.prefix else None
-        if prefix is not None:
-            counted = counted & (
-                sites.place >= prefix[:, None] - 1
-            )  # the last of the prefix predicts the first beyond it
+        if prefix is not None:  # its last site predicts the first one beyond it
+            counted = counted & (sites.place >= prefix[:, None] - 1)
         return Plan(
             inputs=units,
             sites=sites,
