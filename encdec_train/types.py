@@ -225,7 +225,7 @@ class Layer:
 class Spec:
     """What flows between two parts, as integers: checked before any data is touched."""
 
-    kind: Literal["values", "ids", "vectors"]  # raw values, raw ids, or model vectors
+    kind: Literal["values", "ids", "vectors", "chances"]  # raw values, raw ids, model vectors, or probabilities
     width: int  # C for values, vocabulary size for ids, D for vectors
     length: int = 0  # N; 0 = varies
     max_len: int = 0  # static bound on the length of one document; 0 = `length`

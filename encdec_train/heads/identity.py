@@ -13,7 +13,7 @@ from encdec_train.types import Mismatch, Spec
 @dataclass(kw_only=True)
 class IdentityHeadConfig:
     def spec(self, upstream: Spec, goal: Spec | None) -> Spec:
-        if goal is not None and goal.kind == "values" and goal.width != upstream.width:
+        if goal is not None and goal.kind in ("values", "chances") and goal.width != upstream.width:
             raise Mismatch(
                 f"head 'identity': it is given vectors of width {upstream.width}, the target has {goal.width}"
             )

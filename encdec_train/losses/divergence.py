@@ -17,7 +17,7 @@ from encdec_train.types import Goal, Mismatch, Spec, shares
 @dataclass(kw_only=True)
 class DivergenceConfig:
     def check(self, prediction: Spec, goal: Spec | None) -> None:
-        if goal is None or goal.kind == "ids":
+        if goal is None or goal.kind != "chances":
             raise Mismatch(
                 f"loss 'divergence' needs probabilities, the target gives {goal.kind if goal else 'nothing'}"
             )

@@ -27,7 +27,7 @@ class RelationTargetConfig:
 
     def spec(self, sites: Spec, reading: Reading) -> Spec:
         width = relation_width("target 'relations'", reading.spec, self.layer, self.split)
-        return replace(sites, kind="values", width=width, raw=None)
+        return replace(sites, kind="chances", width=width, raw=None)
 
 
 @targets.register("relations", RelationTargetConfig)

@@ -41,9 +41,9 @@ def test_trivial_is_the_best_constant() -> None:
 
 
 def test_check() -> None:
-    four = Spec(kind="values", width=4)
+    four = Spec(kind="chances", width=4)
     DivergenceConfig().check(four, four)
     with pytest.raises(Mismatch, match="3 log probabilities against 4"):
-        DivergenceConfig().check(Spec(kind="values", width=3), four)
+        DivergenceConfig().check(Spec(kind="vectors", width=3), four)
     with pytest.raises(Mismatch, match="needs probabilities"):
-        DivergenceConfig().check(four, Spec(kind="ids", width=4))
+        DivergenceConfig().check(four, Spec(kind="values", width=4))
