@@ -50,27 +50,26 @@ class Permuted(nn.Module):
         self.words = sites.raw.vocabulary
 
     def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
-        tag, n = f"permuted.{path.draw}", sites.n
+        tag, (rows, n) = f"permuted.{path.draw}", units.values.shape
         at, used = self.last(sites, step, tag)  # (B,K)
-        rows, room = at.shape
-        every = torch.arange(n, device=at.device).expand(rows, n)
-        source = torch.cat([every, at, at], 1)  # (B,N+2K) the site that each one stands for
-        extra = torch.cat([torch.zeros_like(every), torch.ones_like(at), torch.full_like(at, 2)], 1)
+        room = at.shape[1]
+        site = torch.arange(n + 2 * room, device=at.device).expand(rows, -1)
+        source = torch.cat([site[:, :n], at, at], 1)  # (B,N+2K) the token that each site stands for
+        query, number = site >= n + room, torch.arange(room, device=at.device)
+        rank = torch.zeros_like(units.values).scatter(1, at, torch.where(used, 1 + number, 0))
         hidden = gather_rows(rewritten(units.values, sites, step.rng, tag, self.config, self.words), at)
-        truth = gather_rows(units.values, source)
-        query = extra == 2
-        ranks = torch.where(used, 1 + torch.arange(room, device=at.device), 0)
-        rank = torch.zeros_like(every).scatter(1, at, ranks)
-        new = self.sites(sites.take(source), torch.cat([sites.real(), used, used], 1))
-        start = (torch.arange(rows, device=at.device) + 1)[:, None] * (n + 2 * room) - room
+        valid = torch.cat([sites.real(), used, used], 1)
+        # places repeat, so they are told as those of a document, apart from what fills the row
+        new = replace(sites.take(source), valid=valid, doc=valid.long() - 1)
+        first = torch.arange(rows, device=at.device)[:, None] * site.shape[1] + n + room
         return Plan(
             inputs=Units(values=torch.cat([units.values, hidden, hidden], 1), sites=new, crops=units.crops),
             sites=new,
-            mask=query & new.real(),
-            where=(start + torch.arange(room, device=at.device)).flatten(),
+            mask=query & valid,
+            where=(first + number).flatten(),
             weight=used.flatten().float(),
-            targets=Units(values=truth, sites=new, crops=units.crops),
-            attend=Attend(rank=gather_rows(rank, source), query=query, hole=extra == 1),
+            targets=Units(values=gather_rows(units.values, source), sites=new, crops=units.crops),
+            attend=Attend(rank=gather_rows(rank, source), query=query, hole=(site >= n) & ~query),
         )
 
     def last(self, sites: Sites, step: Step, tag: str) -> tuple[Tensor, Tensor]:
@@ -80,7 +79,3 @@ class Permuted(nn.Module):
         at = torch.where(opened, lot, 2**62).argsort(dim=1, stable=True)[:, :room]
         count = noise_of(opened.sum(1, keepdim=True), self.config.ratio)
         return at, torch.arange(room, device=at.device) < count
-
-    def sites(self, sites: Sites, valid: Tensor) -> Sites:
-        """Places repeat, so they are told as of a document, which does not read what fills the row."""
-        return replace(sites, valid=valid, doc=valid.long() - 1)

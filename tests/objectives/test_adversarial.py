@@ -54,7 +54,12 @@ def test_the_dry_run_finds_what_the_discriminator_owns():
 
 
 def test_what_the_generators_parts_lose_by_themselves_is_not_the_discriminators():
-    config, _, wiring = game("+bottleneck@bottleneck.main=vq", "bottleneck.main.entries=8", "encoder.main.prefix=0", "path.real.bottleneck=null")
+    config, _, wiring = game(
+        "+bottleneck@bottleneck.main=vq",
+        "bottleneck.main.entries=8",
+        "encoder.main.prefix=0",
+        "path.real.bottleneck=null",
+    )
     owned = dry_run(config, wiring).owned["discriminator"]
     assert all(name.startswith(("encoder.judge", "head.real")) for name in owned)
 
