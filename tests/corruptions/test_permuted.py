@@ -85,16 +85,16 @@ def test_a_row_is_the_same_alone_and_in_a_batch() -> None:
         assert torch.equal(*hidden)
 
 
-def test_who_reads_whom_is_the_papers_figure() -> None:
-    """Song et al. 2020, figure 2, and `make_query_and_content_mask` of the authors' code: x5 x6 x7 of seven."""
+def test_who_reads_whom_is_the_authors_mask() -> None:
+    """Three of seven are predicted, as in the comment of microsoft/MPNet's `make_query_and_content_mask`."""
     plan = one_row()
     order = [place for place in range(7) if place not in order_of(plan, 0)] + order_of(plan, 0)
     reads = allow(plan.attend, plan.sites, plan.sites, own=True)[0].int()
     by_order = [*order, *range(7, 13)]
-    assert reads[by_order][:, by_order].tolist() == FIGURE
+    assert reads[by_order][:, by_order].tolist() == MASK
 
 
-FIGURE = [
+MASK = [
     [int(cell) for cell in row.replace(" ", "")]
     for row in """
     1111 000 111 000
@@ -140,9 +140,8 @@ def test_a_prediction_does_not_depend_on_what_comes_later() -> None:
         ids = units.values.clone()
         if place is not None:
             ids[0, place] = WORDS.specials + (ids[0, place] - WORDS.specials + 1) % (WORDS.size - WORDS.specials)
-        return (
-            Step({"text": replace(units, values=ids)}, found, Rng(1, 2)).encode(MAIN).x[0, 20 + 6 :]
-        )  # 6 queries at most
+        tokens = Step({"text": replace(units, values=ids)}, found, Rng(1, 2)).encode(MAIN)
+        return tokens.x[0, 20 + 6 :]  # behind all tokens and 6 holes
 
     before = states(None)
     for number, place in enumerate(order):
@@ -190,7 +189,6 @@ def test_the_streams_are_those_of_transformers_layers() -> None:
             masked[order] = plan.inputs.values[row, 30 : 30 + count]
             whole = theirs(input_ids=masked[None], position_ids=torch.arange(length)[None] + 2).last_hidden_state[0]
             first = found[row, 30 + room]
-            # given tokens read as in the masked model; so do the holes, and the first query
             torch.testing.assert_close(first, whole[order[0]], atol=1e-5, rtol=1e-5)
 
 
