@@ -93,8 +93,9 @@ class Attend:
     causal: bool = False
     window: int = 0  # read at most this many places to either side; 0 = no limit
     prefix: Tensor | None = None  # (B,) with causal: the first n places are read by all
-    rank: Tensor | None = None  # (B,N) int64 order of generation (permuted language models)
+    rank: Tensor | None = None  # (B,N) int64 order of generation (permuted language models); 0 = given to all
     query: Tensor | None = None  # (B,N) bool, with rank: reads lower ranks, is read by nobody
+    hole: Tensor | None = None  # (B,N) bool, with rank: stands for content of that rank to all who do not read it
     seen: Tensor | None = None  # (B,Nq,Nk) bool: what each site reads at most, of itself or of a memory
 
 

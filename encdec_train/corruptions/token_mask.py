@@ -14,15 +14,34 @@ import torch
 from torch import Tensor, nn
 
 from encdec_train.registry import corruptions
+from encdec_train.rng import Rng
 from encdec_train.step import Step
-from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units
+from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units, Vocabulary
 
 
 @dataclass(kw_only=True)
-class TokenMaskConfig:
-    ratio: float = 0.15  # chance of each open token to be predicted
+class TokenShares:
+    """How much is predicted, and what becomes of it."""
+
+    ratio: float = 0.15  # of the open tokens that are predicted
     hide: float = 0.8  # share of the predicted that become the mask token
     random: float = 0.1  # share that become any ordinary token; the rest stays
+
+    def check(self, noun: str, sites: Spec) -> None:
+        if not 0 < self.ratio < 1:
+            raise Mismatch(f"{noun}.ratio: {self.ratio} is not between 0 and 1")
+        if min(self.hide, self.random) < 0 or self.hide + self.random > 1:
+            raise Mismatch(f"{noun}: hide={self.hide} and random={self.random} are not shares of one whole")
+        raw = sites.raw
+        if raw is None or raw.kind != "ids":
+            raise Mismatch(f"{noun} needs ids, the view gives {raw.kind if raw else sites.kind}")
+        known = raw.vocabulary
+        if self.hide and (known is None or known.mask < 0):
+            raise Mismatch(f"{noun} needs a mask token, the view's vocabulary has none")
+
+
+@dataclass(kw_only=True)
+class TokenMaskConfig(TokenShares):
     margin: float = 5.0  # room for more predicted tokens than expected, in standard deviations
 
     def capacity(self, sites: int) -> int:
@@ -35,18 +54,7 @@ class TokenMaskConfig:
         return min(sites, math.ceil(sites * self.ratio + self.margin * spread))
 
     def spec(self, sites: Spec) -> Spec:
-        if not 0 < self.ratio < 1:
-            raise Mismatch(f"corruption 'token_mask'.ratio: {self.ratio} is not between 0 and 1")
-        if min(self.hide, self.random) < 0 or self.hide + self.random > 1:
-            raise Mismatch(
-                f"corruption 'token_mask': hide={self.hide} and random={self.random} are not shares of one whole"
-            )
-        raw = sites.raw
-        if raw is None or raw.kind != "ids":
-            raise Mismatch(f"corruption 'token_mask' needs ids, the view gives {raw.kind if raw else sites.kind}")
-        known = raw.vocabulary
-        if self.hide and (known is None or known.mask < 0):
-            raise Mismatch("corruption 'token_mask' needs a mask token, the view's vocabulary has none")
+        self.check("corruption 'token_mask'", sites)
         return sites
 
 
@@ -64,18 +72,17 @@ class TokenMask(nn.Module):
         tag = f"token_mask.{path.draw}"
         picked = step.rng.uniform(tag, sites.sample, sites.place) < self.config.ratio  # (B,N)
         mask, where, weight = fill(picked & sites.open(), self.config.capacity(picked.numel()))
-        ids = torch.where(mask, self._rewritten(units.values, sites, step, tag), units.values)
+        hidden = rewritten(units.values, sites, step.rng, tag, self.config, self.vocabulary)
+        ids = torch.where(mask, hidden, units.values)
         return Plan(inputs=replace(units, values=ids), sites=sites, mask=mask, where=where, weight=weight)
 
-    def _rewritten(self, ids: Tensor, sites: Sites, step: Step, tag: str) -> Tensor:
-        """(B,N): what each token becomes if it is predicted."""
-        config, known = self.config, self.vocabulary
-        kind = step.rng.uniform(f"{tag}.kind", sites.sample, sites.place)
-        ordinary = known.size - known.specials
-        other = known.specials + step.rng.integers(f"{tag}.other", ordinary, sites.sample, sites.place)
-        hidden = kind < config.hide
-        replaced = kind < config.hide + config.random
-        return torch.where(hidden, known.mask, torch.where(replaced, other, ids))
+
+def rewritten(ids: Tensor, sites: Sites, rng: Rng, tag: str, shares: TokenShares, words: Vocabulary) -> Tensor:
+    """(B,N): what each token becomes if it is predicted."""
+    kind = rng.uniform(f"{tag}.kind", sites.sample, sites.place)
+    other = words.specials + rng.integers(f"{tag}.other", words.size - words.specials, sites.sample, sites.place)
+    hidden, replaced = kind < shares.hide, kind < shares.hide + shares.random
+    return torch.where(hidden, words.mask, torch.where(replaced, other, ids))
 
 
 def fill(picked: Tensor, capacity: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -33,6 +33,7 @@ class ProjectorConfig:
     hidden_norm: BatchNorm = BatchNorm.full  # before the activation of all but the last layer
     final_norm: BatchNorm = BatchNorm.none  # after the last layer
     activation: Activation = Activation.relu  # of all but the last layer
+    final_activation: bool = False  # after the last layer too
 
     def spec(self, upstream: Spec, goal: Spec | None) -> Spec:
         for name in ("layers", "width", "hidden"):
@@ -56,13 +57,13 @@ class Projector(nn.Module):
             for before, after, kind in zip(widths, widths[1:], norms, strict=False)
         )
         self.norms = nn.ModuleList(map(batch_norm, norms, widths[1:]))
-        self.activation = config.activation.fn
+        self.activation, self.final_activation = config.activation.fn, config.final_activation
 
     def forward(self, x: Tensor) -> Tensor:
         last = len(self.linears) - 1
         for i, (linear, norm) in enumerate(zip(self.linears, self.norms, strict=True)):
             x = norm(linear(x))
-            if i < last:
+            if i < last or self.final_activation:
                 x = self.activation(x)
         return x
 

@@ -43,18 +43,23 @@ def allow(attend: Attend | None, query: Sites, key: Sites, *, own: bool) -> Tens
     if attend.window:
         restrict(distance.abs() <= attend.window)
     if attend.rank is not None and attend.query is not None:
-        restrict(_two_streams(attend.rank, attend.query))
+        restrict(_two_streams(attend.rank, attend.query, attend.hole))
     return allowed
 
 
-def _two_streams(rank: Tensor, query: Tensor) -> Tensor:
+def _two_streams(rank: Tensor, query: Tensor, hole: Tensor | None) -> Tensor:
     """(B,N,N): content reads content up to its own rank; a query reads content of lower rank.
 
-    A query of the lowest rank has nothing to read and reads itself, so that no row is empty.
+    Of content that a site does not read it reads the hole, if there is one; a hole itself reads what is given to all.
+    A query of the lowest rank that has nothing to read reads itself, so that no row is empty.
     """
-    lower = rank[:, None, :] < rank[:, :, None]
-    same = rank[:, None, :] == rank[:, :, None]
-    rule = (lower | (same & ~query[:, :, None])) & ~query[:, None, :]
+    level = rank - query.long()  # up to which rank a site reads
+    if hole is not None:
+        level = level.masked_fill(hole, 0)
+    rule = rank[:, None, :] <= level[:, :, None]
+    if hole is not None:
+        rule = rule ^ hole[:, None, :]
+    rule = rule & ~query[:, None, :]
     itself = torch.eye(rank.shape[1], dtype=torch.bool, device=rank.device)
     return rule | (itself & query[:, :, None] & ~rule.any(-1, keepdim=True))
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from encdec_train.objectives.predict import Predict, PredictConfig
 from encdec_train.registry import objectives
 from encdec_train.step import Step
-from encdec_train.types import Goal, Path, Spec, Term, Tokens, Units
+from encdec_train.types import Goal, Path, Plan, Spec, Term, Tokens, Units
 from encdec_train.wiring import Wiring
 
 
@@ -72,15 +72,22 @@ class Adversarial(nn.Module):
 
     def fake(self, step: Step) -> Units:
         """The view with the predictions in their places; the rest stays real."""
-        of: Predict = step.part("objective", self.config.of)
-        prediction, plan, _ = of.predict(step)
+        prediction, plan = self.predicted(step)
         units = step.units(self.path.view)
-        if self.config.side is Side.discriminator:
-            prediction = prediction.detach()
         if plan.where is None:
             return replace(units, values=prediction.view_as(units.values))
         rows = units.values.flatten(0, 1).to(prediction.dtype)
         return replace(units, values=rows.index_copy(0, plan.where, prediction).view_as(units.values))
+
+    def predicted(self, step: Step) -> tuple[Tensor, Plan]:
+        """(M,C) predictions and their plan. Their parts' own losses are no matter of the discriminator's phase."""
+        of: Predict = step.part("objective", self.config.of)
+        if self.config.side is Side.generator:
+            return of.predict(step)[:2]
+        aux = dict(step.aux)
+        prediction, plan, _ = of.predict(step)
+        step.aux = aux
+        return prediction.detach(), plan
 
     def read(self, step: Step, units: Units) -> tuple[Tensor, Tokens]:
         """(M,1) scores and what they were read from; with a memo of its own, because phases differ in what trains."""

@@ -30,6 +30,11 @@ class Replaced(nn.Module):
         super().__init__()
 
     def forward(self, step: Step, path: Path, plan: Plan) -> Goal:
-        changed = (plan.inputs.values != step.units(path.view).values).flatten()
+        own, read = step.units(path.view).values, plan.inputs.values
+        if own.shape != read.shape:
+            raise Mismatch(
+                f"target 'replaced' compares site by site, the view has {own.shape[1]}, the plan {read.shape[1]}"
+            )
+        changed = (read != own).flatten()
         changed = changed if plan.where is None else changed[plan.where]
         return Goal(values=changed.float()[:, None], weight=plan.weight)

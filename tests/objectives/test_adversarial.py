@@ -53,6 +53,17 @@ def test_the_dry_run_finds_what_the_discriminator_owns():
     assert config.encoder["judge"].emit == [0, 1]  # feature matching asked for them
 
 
+def test_what_the_generators_parts_lose_by_themselves_is_not_the_discriminators():
+    config, _, wiring = game(
+        "+bottleneck@bottleneck.main=vq",
+        "bottleneck.main.entries=8",
+        "encoder.main.prefix=0",
+        "path.real.bottleneck=null",
+    )
+    owned = dry_run(config, wiring).owned["discriminator"]
+    assert all(name.startswith(("encoder.judge", "head.real")) for name in owned)
+
+
 def test_phases_begin_with_main():
     config, transform, wiring = game()
     step = step_of(config, transform, wiring)

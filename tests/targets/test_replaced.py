@@ -32,6 +32,13 @@ def test_flags() -> None:
     assert some.values.tolist() == [[1], [0]]
 
 
+def test_needs_the_sites_of_the_view() -> None:
+    units, more = (padded(documents([n, 4])) for n in (5, 6))
+    step, path = Step({"text": units}, Parts({}), Rng(0)), Path(view="text")
+    with pytest.raises(Mismatch, match="has 5, the plan 6"):
+        Replaced(ReplacedConfig(), view())(step, path, Plan(inputs=more, sites=more.sites))
+
+
 def test_needs_ids() -> None:
     with pytest.raises(Mismatch, match="compares ids"):
         ReplacedConfig().spec(Spec(kind="vectors", width=8, raw=Spec(kind="values", width=3)))
