@@ -22,9 +22,7 @@ from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units
 @dataclass(kw_only=True)
 class BlockMaskConfig:
     ratio: float = 0.4  # share of the sites that is hidden at most
-    ratio_min: float | None = (
-        None  # each row hides at most a share of its own, uniform from here to `ratio`; none: `ratio`
-    )
+    ratio_min: float | None = None  # rows have shares of their own, uniform from here to `ratio`; none: `ratio`
     chance: float = 1.0  # that anything of a row is hidden
     even: bool = False  # the hidden sites of each row weigh one together; else each weighs one
     smallest: int = 16  # sites of the smallest rectangle
