@@ -213,7 +213,7 @@ def make_parts(config: TrainConfig, wiring: Wiring) -> Parts:
     parts = Parts(built)
     for name, teacher in config.teacher.items():
         default = [f"{n}.{k}" for n in ("embedder", "encoder", "head") for k in built.get(n, {})]
-        parts.add_teacher(name, teacher.parts or default)
+        parts.add_teacher(name, teacher.parts or default, own_statistics=teacher.own_statistics)
     return parts
 
 

@@ -47,6 +47,7 @@ class TeacherConfig:
     parts: list[str] = field(default_factory=list)  # `noun.name`; empty: all embedders, encoders and heads
     momentum: float = 0.996
     momentum_end: float | None = None  # reached on a cosine at the end; none: constant
+    own_statistics: bool = False  # its batch norms read its own batches, not the student's running statistics
     stage: str | None = None  # the copies are taken anew when this stage begins; none: only at the start of the run
 
 

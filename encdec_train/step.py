@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from encdec_train.rng import Rng
 from encdec_train.types import Batch, Path, Plan, Reading, Sites, Term, Tokens, Units
@@ -26,6 +27,7 @@ class Parts(nn.Module):
         super().__init__()
         self.student = nn.ModuleDict({noun: nn.ModuleDict(named) for noun, named in parts.items()})
         self.teachers = nn.ModuleDict()
+        self.own_statistics: set[str] = set()  # teachers whose batch norms read their own batches
 
     def get(self, noun: str, name: str, teacher: str | None = None) -> Any:
         """The part, or the teacher's copy of it; parts that the teacher does not copy fall through."""
@@ -36,8 +38,12 @@ class Parts(nn.Module):
         named: Any = self.student[noun]
         return named[name]
 
-    def add_teacher(self, teacher: str, names: Iterable[str]) -> None:
-        """Copy the parts `noun.name` in one go (so that ties between them survive), frozen and in eval mode."""
+    def add_teacher(self, teacher: str, names: Iterable[str], *, own_statistics: bool = False) -> None:
+        """Copy the parts `noun.name` in one go (so that ties between them survive), frozen and in eval mode.
+
+        With `own_statistics` its batch norms use, in training, the statistics of the batch that they are given, and
+        keep running ones of their own; else they use the student's running ones. Its dropout is off either way.
+        """
         chosen: dict[str, dict[str, nn.Module]] = {}
         for full in names:
             noun, name = full.split(".", 1)
@@ -45,24 +51,33 @@ class Parts(nn.Module):
         copies = copy.deepcopy(chosen)
         self.teachers[teacher] = nn.ModuleDict({noun: nn.ModuleDict(named) for noun, named in copies.items()})
         self.teachers[teacher].requires_grad_(False).eval()
+        if own_statistics:
+            self.own_statistics.add(teacher)
 
     def refresh_teacher(self, teacher: str) -> None:
         """Teacher <- student, buffers too."""
-        self.update_teacher(teacher, 0.0)
+        self._follow(teacher, 0.0, own_statistics=False)
 
     def train(self, mode: bool = True) -> Parts:
-        """Teachers stay in eval mode, and so do frozen parts (their dropout and running statistics too)."""
+        """Teachers stay in eval mode but for batch norms with statistics of their own, and so do frozen parts."""
         super().train(mode)
         self.teachers.eval()
+        for teacher in self.own_statistics:
+            for module in self.teachers[teacher].modules():
+                if isinstance(module, _BatchNorm):
+                    module.train(mode)
         for named in self.student.values():
             for part in named.values():  # type: ignore[operator, union-attr]
                 if getattr(part, "frozen", False):
                     part.eval()
         return self
 
-    @torch.no_grad()
     def update_teacher(self, teacher: str, momentum: float) -> None:
-        """Teacher <- momentum * teacher + (1 - momentum) * student; buffers are copied."""
+        """Teacher <- momentum * teacher + (1 - momentum) * student; buffers are copied, but statistics of its own."""
+        self._follow(teacher, momentum, own_statistics=teacher in self.own_statistics)
+
+    @torch.no_grad()
+    def _follow(self, teacher: str, momentum: float, *, own_statistics: bool) -> None:
         copies: Any = self.teachers[teacher]
         for noun, named in copies.items():
             for name, part in named.items():
@@ -70,8 +85,10 @@ class Parts(nn.Module):
                 old, new = list(part.parameters()), list(student.parameters())
                 if old:
                     torch._foreach_lerp_(old, new, 1.0 - momentum)
-                for kept, current in zip(part.buffers(), student.buffers(), strict=True):
-                    kept.copy_(current)
+                for kept, current in zip(part.modules(), student.modules(), strict=True):
+                    if not (own_statistics and isinstance(kept, _BatchNorm)):
+                        for buffer, source in zip(kept.buffers(False), current.buffers(False), strict=True):
+                            buffer.copy_(source)
 
 
 class Step:

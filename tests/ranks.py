@@ -49,7 +49,8 @@ def check_two_ranks(
     if not dist.is_available():
         pytest.skip("torch without torch.distributed")
     torch.save((loss, left, right, list(pairs)), folder / "given.pt")
-    ranks = [subprocess.Popen([sys.executable, "-c", RANK, str(folder), str(rank)]) for rank in range(2)]
+    root = Path(__file__).parents[1]  # where a module of the tests is found
+    ranks = [subprocess.Popen([sys.executable, "-c", RANK, str(folder), str(rank)], cwd=root) for rank in range(2)]
     assert [process.wait(timeout=120) for process in ranks] == [0, 0]
     totals, gradients, states = zip(*(torch.load(folder / f"{rank}.pt") for rank in range(2)), strict=True)
 

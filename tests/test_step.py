@@ -1,5 +1,7 @@
 """The step's memo and the contract's less simple cases: weights, named parts, teachers, bottlenecks, stages."""
 
+import math
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from encdec_train.data.loader import StepSampler
 from encdec_train.heads.linear import Linear
 from encdec_train.launch import compose
 from encdec_train.rng import Rng
-from encdec_train.step import Step
+from encdec_train.step import Parts, Step
 from encdec_train.train.checkpoint import newest, read_state
 from encdec_train.train.run import train
 from encdec_train.train.rundir import read_json
@@ -96,6 +98,42 @@ def test_teacher_follows_and_gets_no_gradient():
     parts.update_teacher("ema", 0.9)
     torch.testing.assert_close(teacher.blocks[0].mlp.up.weight, before + 0.1)
     assert parts.get("decoder", "main", "ema") is parts.get("decoder", "main")  # no copy: falls through
+
+
+def normed(**teacher):
+    """Parts whose one encoder is a batch norm and a dropout, and a teacher's copy of them."""
+    encoder = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Dropout(0.5))
+    parts = Parts({"encoder": {"main": encoder}})
+    parts.add_teacher("ema", ["encoder.main"], **teacher)
+    return parts.train(), encoder, parts.get("encoder", "main", "ema")
+
+
+def test_a_teacher_reads_the_students_running_statistics():
+    parts, student, teacher = normed()
+    x = torch.randn(8, 3) + 2
+    student(x)
+    torch.testing.assert_close(teacher(x), x / math.sqrt(1 + 1e-5))  # it did not follow yet
+    parts.update_teacher("ema", 0.9)
+    torch.testing.assert_close(teacher[0].running_mean, 0.1 * x.mean(0))
+    assert not any(module.training for module in teacher.modules())
+
+
+def test_a_teacher_with_statistics_of_its_own():
+    """Those of its batch, in training; its running ones are never the student's, and its dropout is off."""
+    parts, student, teacher = normed(own_statistics=True)
+    x, y = torch.randn(8, 3) + 2, torch.randn(8, 3) - 2
+    with torch.no_grad():
+        found = teacher(x)
+    torch.testing.assert_close(found, (x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt())
+    student(y)
+    with torch.no_grad():
+        student[0].weight.add_(1.0)
+    parts.update_teacher("ema", 0.9)
+    torch.testing.assert_close(teacher[0].weight, torch.full((3,), 1.1))
+    torch.testing.assert_close(teacher[0].running_mean, 0.1 * x.mean(0))
+    assert not any(module.training for module in parts.eval().teachers.modules())
+    parts.refresh_teacher("ema")
+    torch.testing.assert_close(teacher.state_dict(), student.state_dict())
 
 
 def test_bottleneck_gives_one_site():

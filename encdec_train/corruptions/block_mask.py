@@ -1,7 +1,8 @@
 """Block-wise masking: rectangles of a picture's patches are replaced by the mask vector and predicted.
 
 Bao et al. 2021, "BEiT" (arXiv:2106.08254), algorithm 1, with the bounds of the authors' code (masking_generator.py): a
-rectangle that would hide more than what is left to hide, or nothing new, is not taken.
+rectangle that would hide more than what is left to hide, or nothing new, is not taken. In iBOT (Zhou et al. 2022,
+arXiv:2111.07832, section 3.1) and DINOv2 some rows stay whole, and of the others more or less is hidden.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units
 @dataclass(kw_only=True)
 class BlockMaskConfig:
     ratio: float = 0.4  # share of the sites that is hidden at most
+    ratio_min: float | None = None  # rows have shares of their own, uniform from here to `ratio`; none: `ratio`
+    chance: float = 1.0  # that anything of a row is hidden
+    even: bool = False  # the hidden sites of each row weigh one together; else each weighs one
     smallest: int = 16  # sites of the smallest rectangle
     aspect: float = 0.3  # least ratio of a rectangle's sides
     tries: int = 40  # rectangles that are proposed
@@ -35,6 +39,10 @@ class BlockMaskConfig:
         name = "corruption 'block_mask'"
         if not 0 < self.ratio < 1:
             raise Mismatch(f"{name}.ratio: {self.ratio} is not between 0 and 1")
+        if self.ratio_min is not None and not 0 <= self.ratio_min <= self.ratio:
+            raise Mismatch(f"{name}.ratio_min: {self.ratio_min} is not within 0 to the ratio {self.ratio}")
+        if not 0 < self.chance <= 1:
+            raise Mismatch(f"{name}.chance: {self.chance} is not in (0, 1]")
         if sites.grid is None or len(sites.grid) != 2:
             raise Mismatch(
                 f"{name} hides rectangles of a lattice of two dimensions, the view has {sites.grid or 'none'}"
@@ -60,14 +68,16 @@ class BlockMask(nn.Module):
         count = self.config.count(sites.n)
         hidden = self.hidden(sites, step, f"block_mask.{path.draw}") & sites.open()  # (B,N)
         first = (sites.place + ~hidden * sites.n).argsort(1)[:, :count]  # hidden ones in their order, then fillers
-        real = hidden.gather(1, first)
+        weight = hidden.gather(1, first).float()  # (B,count)
+        if self.config.even:
+            weight = weight / weight.sum(1, keepdim=True).clamp_min(1)
         return Plan(
             inputs=units,
             sites=sites,
             replace=hidden,
             mask=hidden,
             where=flat(first, sites.n),
-            weight=real.flatten().float(),
+            weight=weight.flatten(),
         )
 
     def hidden(self, sites: Sites, step: Step, tag: str) -> Tensor:
@@ -77,14 +87,26 @@ class BlockMask(nn.Module):
         down = torch.arange(height, device=sites.sample.device)[None, :, None]
         right = torch.arange(width, device=sites.sample.device)[None, None, :]
         hidden = torch.zeros(sites.rows, height, width, dtype=torch.bool, device=sites.sample.device)
+        most = self.most(sites, step, tag)
         for turn in range(self.config.tries):
-            left = self.config.count(sites.n) - hidden.sum((1, 2))  # (B,)
+            left = most - hidden.sum((1, 2))  # (B,)
             top, start, tall, wide = self.propose(sites, left, step, tag, turn)
             block = (down >= top) & (down < top + tall) & (right >= start) & (right < start + wide)  # (B,H,W)
             new = (block & ~hidden).sum((1, 2))
             taken = (new > 0) & (new <= left) & (tall < height).flatten() & (wide < width).flatten()
             hidden = hidden | (block & taken[:, None, None])
         return hidden.flatten(1)
+
+    def most(self, sites: Sites, step: Step, tag: str) -> Tensor:
+        """(B,) int64: how many sites of each row are hidden at most."""
+        config, key = self.config, sites.sample[:, 0]
+        most = torch.full_like(key, config.count(sites.n))
+        if config.ratio_min is not None:
+            share = config.ratio_min + (config.ratio - config.ratio_min) * step.rng.uniform(f"{tag}.ratio", key)
+            most = (share * sites.n).long()
+        if config.chance < 1:
+            most = most * (step.rng.uniform(f"{tag}.chance", key) < config.chance)
+        return most
 
     def propose(self, sites: Sites, left: Tensor, step: Step, tag: str, turn: int) -> tuple[Tensor, ...]:
         """First row and column, height and width of a rectangle for each row, (B,1,1) int64 each."""

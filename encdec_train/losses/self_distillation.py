@@ -11,70 +11,41 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from encdec_train.nn.gather import gather_ranks
+from encdec_train.nn.assignment import Assignment, AssignmentConfig
 from encdec_train.nn.sides import check_sides
 from encdec_train.registry import losses
 from encdec_train.types import Mismatch, Spec, Term
 
 
 @dataclass(kw_only=True)
-class SelfDistillationConfig:
-    temperature: float = 0.1  # of the student
-    teacher_temperature: float = 0.04
-    first_temperature: float | None = None  # the teacher's at the start; none: as later
-    warmup: int = 1  # steps of linear change from the first temperature
-    momentum: float = 0.9  # of the centre
-
+class SelfDistillationConfig(AssignmentConfig):
     def check(self, prediction: Spec, goal: Spec | None) -> None:
         check_sides("self_distillation", prediction, goal)
-        for name in ("temperature", "teacher_temperature", "first_temperature"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise Mismatch(f"loss 'self_distillation'.{name}: {value} is not above 0")
-        if not 0 <= self.momentum < 1:
-            raise Mismatch(f"loss 'self_distillation'.momentum: {self.momentum} is not in [0, 1)")
-        if self.warmup < 1:
-            raise Mismatch(f"loss 'self_distillation'.warmup: {self.warmup} is below 1")
+        self.check_values("loss 'self_distillation'")
 
 
 @losses.register("self_distillation", SelfDistillationConfig)
 class SelfDistillation(nn.Module):
     """The student's scores (B,K) on the left, the teacher's, which get no gradient, on the right."""
 
-    centre: Tensor  # (K,) moving mean of the teacher's scores
-    done: Tensor  # () int64 training steps
-
     def __init__(self, config: SelfDistillationConfig, prediction: Spec) -> None:
         super().__init__()
-        self.config = config
-        self.register_buffer("centre", torch.zeros(prediction.width))
-        self.register_buffer("done", torch.zeros((), dtype=torch.int64))
+        self.temperature = config.temperature
+        self.assignment = Assignment(config, prediction.width)
+
+    def trivial(self, rows: int) -> tuple[str, float]:
+        """Of a student that knows nothing, held against a teacher that gives all prototypes alike."""
+        return "uniform", self.assignment.uniform()
 
     def forward(self, left: list[Tensor], right: list[Tensor], *, pairs: list[tuple[int, int]]) -> Term:
-        """The sum over this rank's B rows, averaged over the pairs; then the centre moves.
+        """The sum over this rank's B rows, averaged over the pairs.
 
         Raises:
             Mismatch: there is no right side, so no teacher.
         """
         if right is left:
             raise Mismatch("loss 'self_distillation' needs a teacher: name the paths of the right side")
-        scores = [v.detach().float() for v in right]
-        goals = [((v - self.centre) / self.sharpness()).softmax(-1) for v in scores]
-        logs = [(v.float() / self.config.temperature).log_softmax(-1) for v in left]
+        goals = self.assignment(torch.cat([v.detach() for v in right])).chunk(len(right))
+        logs = [(v.float() / self.temperature).log_softmax(-1) for v in left]
         rows = torch.stack([-(goals[j] * logs[i]).sum(-1) for i, j in pairs]).mean(0)  # (B,)
-        if self.training:
-            self.move(torch.stack([v.mean(0) for v in scores]).mean(0))
         return Term(rows.sum(), torch.full((), rows.numel(), dtype=rows.dtype, device=rows.device))
-
-    def sharpness(self) -> Tensor:
-        """(): the teacher's temperature now."""
-        last = self.config.teacher_temperature
-        first = last if self.config.first_temperature is None else self.config.first_temperature
-        share = (self.done / self.config.warmup).clamp_max(1)
-        return first + (last - first) * share
-
-    @torch.no_grad()
-    def move(self, mean: Tensor) -> None:
-        """Towards the mean (K,) over the vectors of all ranks."""
-        self.centre.lerp_(gather_ranks(mean[None]).mean(0), 1 - self.config.momentum)
-        self.done.add_(1)

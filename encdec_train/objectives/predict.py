@@ -7,7 +7,7 @@ supervised learning are this one wiring with other words.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ class PredictConfig:
     memory: str | None = "main"  # path whose tokens are read
     inputs: str | None = None  # path whose tokens the decoder itself is given
     decoder: str | None = "main"  # none, or no part of this name: the head reads the memory
+    before: list[str] = field(default_factory=list)  # heads that the rows go through first, one after the other
     head: str = "main"
     target: str = "main"
     loss: str = "main"
@@ -60,7 +61,7 @@ class PredictConfig:
             return
         if spec.rows not in ("all", "predicted") and (path.corruption or goal.rows != spec.rows):
             wiring.problem(where, f"{spec.rows} sites come back, the target has others: a decoder is needed")
-        out = wiring.heads(where, plan_path, [self.head], spec, goal)
+        out = wiring.heads(where, plan_path, [*self.before, self.head], spec, goal)
         if out is not None:
             loss.check(out, goal)
             wiring.accept(f"loss.{self.loss}", (goal,), out)
@@ -96,6 +97,7 @@ class Predict(nn.Module):
 
     def predict(self, step: Step) -> tuple[Tensor, Plan, Tokens]:
         """(M,C) predictions, their plan, and the tokens they were read from; once per step for all who predict so."""
+        heads = (*self.config.before, self.config.head)
 
         def make() -> tuple[Tensor, Plan, Tokens]:
             plan = step.plan(self.path)
@@ -103,11 +105,9 @@ class Predict(nn.Module):
             if self.config.decoder:
                 given = step.encode(self.inputs) if self.inputs else None
                 tokens = step.part("decoder", self.config.decoder)(tokens, given, plan)
-            rows = tokens.at(plan.where)
-            return step.part("head", self.config.head)(rows), plan, tokens
+            return step.project(tokens.at(plan.where), heads), plan, tokens
 
-        config = self.config
-        return step.once("predict", (self.memory, self.inputs, config.decoder, config.head), make)
+        return step.once("predict", (self.memory, self.inputs, self.config.decoder, heads), make)
 
     def goal(self, step: Step) -> Goal:
         """What the predictions are held against."""

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step."""
+"""The learning rate and the weight decay as pure functions of the step."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class OptimConfig:
     schedule: Schedule = Schedule.cosine
     lr_end: float = 0.0
     weight_decay: float = 0.05  # of matrices; vectors (biases, norms, tokens) are never decayed
+    weight_decay_end: float | None = None  # reached on half a cosine at the end of the stage; none: constant
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
@@ -35,6 +36,8 @@ class OptimConfig:
         for name in ("warmup", "weight_decay", "lr_end"):
             if getattr(self, name) < 0:
                 raise Mismatch(f"optim.{name}: {getattr(self, name)} is below 0")
+        if self.weight_decay_end is not None and not (self.weight_decay > 0 and self.weight_decay_end >= 0):
+            raise Mismatch(f"optim.weight_decay_end: from {self.weight_decay} to {self.weight_decay_end} is no decay")
 
 
 def peak_rate(config: OptimConfig, batch: int) -> float:
@@ -53,3 +56,11 @@ def rate(config: OptimConfig, peak: float, step: int, total: int) -> float:
     done = (step - config.warmup) / max(1, total - config.warmup)
     fall = 1 - done if config.schedule is Schedule.linear else 0.5 * (1 + math.cos(math.pi * done))
     return config.lr_end + (peak - config.lr_end) * fall
+
+
+def decay(config: OptimConfig, step: int, total: int) -> float:
+    """The weight decay of step 0 <= `step` < `total`."""
+    if config.weight_decay_end is None:
+        return config.weight_decay
+    share = 0.5 * (1 - math.cos(math.pi * step / total))
+    return config.weight_decay + (config.weight_decay_end - config.weight_decay) * share

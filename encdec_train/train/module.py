@@ -14,7 +14,7 @@ from encdec_train.build import Dry, Wiring, compute_terms, freeze, phases, total
 from encdec_train.config import StageConfig, TrainConfig, override
 from encdec_train.data.transform import Transform
 from encdec_train.optim.groups import decay_groups
-from encdec_train.optim.schedule import OptimConfig, peak_rate, rate
+from encdec_train.optim.schedule import OptimConfig, decay, peak_rate, rate
 from encdec_train.registry import optimizers as optimizer_registry
 from encdec_train.rng import Rng, key_of
 from encdec_train.step import Parts, Step
@@ -125,11 +125,14 @@ class PretrainModule(LightningModule):
     def _descend(self, phase: str, index: int, loss: Tensor) -> None:
         optimizers: Any = self.optimizers()
         optimizer = optimizers[index] if isinstance(optimizers, list) else optimizers
-        now = rate(self.optims[phase], self.peaks[phase], self.done, self.steps)
+        optim = self.optims[phase]
+        now = rate(optim, self.peaks[phase], self.done, self.steps)
         if index == 0:
             self.last_rate = now
         for group in optimizer.param_groups:
             group["lr"] = now * group.get("scale", 1.0)
+            if optim.weight_decay_end is not None and group["weight_decay"] > 0:
+                group["weight_decay"] = decay(optim, self.done, self.steps)
         optimizer.zero_grad()
         self.manual_backward(loss)
         if self.config.trainer.clip is not None:

@@ -60,6 +60,24 @@ def test_a_row_is_hidden_the_same_alone_and_in_a_batch():
     assert not torch.equal(plan(6, step=1).mask, together)
 
 
+def test_rows_that_stay_whole_and_shares_that_vary():
+    found = plan(2000, side=16, ratio=0.5, ratio_min=0.1, chance=0.5, smallest=4, even=True)
+    counts = found.mask.sum(1)
+    touched = counts > 0
+    assert 0.46 < touched.float().mean() < 0.54
+    shares = counts[touched] / 256
+    assert shares.max() <= 0.5 and shares.min() > 0.06  # a row may end a little below its own share
+    assert abs(shares.mean() - 0.3) < 0.02 and abs(shares.std() - 0.4 / 12**0.5) < 0.02
+    weights = found.weight.view(2000, 128)
+    torch.testing.assert_close(weights.sum(1), touched.float())
+    assert torch.equal((weights > 0).sum(1), counts)
+    together = plan(6, side=16, ratio=0.5, ratio_min=0.1, chance=0.5, smallest=4).mask
+    assert all(
+        torch.equal(plan(1, side=16, first=i, ratio=0.5, ratio_min=0.1, chance=0.5, smallest=4).mask[0], together[i])
+        for i in range(6)
+    )
+
+
 @pytest.mark.parametrize(
     "config,side,said",
     [
@@ -67,6 +85,8 @@ def test_a_row_is_hidden_the_same_alone_and_in_a_batch():
         (BlockMaskConfig(), 4, "smallest: 16 is not within 1 to 6"),
         (BlockMaskConfig(aspect=0.0), 14, "aspect: 0.0"),
         (BlockMaskConfig(tries=0), 14, "tries: 0"),
+        (BlockMaskConfig(ratio_min=0.5), 14, "ratio_min: 0.5 is not within 0 to the ratio 0.4"),
+        (BlockMaskConfig(chance=0.0), 14, "chance: 0.0"),
     ],
 )
 def test_what_does_not_fit_is_named(config, side, said):

@@ -6,8 +6,10 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from encdec_train.losses.self_distillation import SelfDistillation, SelfDistillationConfig
+from encdec_train.nn.assignment import sinkhorn
 from encdec_train.types import Mismatch, Spec
 from tests.ranks import check_two_ranks
 from tests.vectors import vectors
@@ -37,23 +39,33 @@ def test_two_steps_are_the_papers_algorithm() -> None:
         assert term.count == 6
         assert term.mean.item() == pytest.approx(sum(found) / 4, rel=1e-5)
         centre = 0.8 * centre + 0.2 * np.concatenate(teachers).mean(0)
-    np.testing.assert_allclose(given.centre.numpy(), centre, rtol=1e-5)
+    np.testing.assert_allclose(given.assignment.centre.numpy(), centre, rtol=1e-5)
 
 
 def test_the_teachers_temperature_warms_up() -> None:
     given, t = loss(first_temperature=0.1, teacher_temperature=0.5, warmup=4), vectors(2)
     seen = []
     for _ in range(6):
-        seen.append(given.sharpness().item())
+        seen.append(given.assignment.sharpness().item())
         given(t, list(t), pairs=[(0, 1)])
     assert seen == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.5])
-    assert loss(teacher_temperature=0.5).sharpness().item() == 0.5
+    assert loss(teacher_temperature=0.5).assignment.sharpness().item() == 0.5
+
+
+def test_sinkhorn_shares_out_all_crops_of_the_teacher_together() -> None:
+    s, t = vectors(3), vectors(2, seed=1)
+    goals = sinkhorn(torch.cat(t) / 0.3, 3).chunk(2)
+    rows = [F.cross_entropy(s[i] / 0.1, goals[j], reduction="none") for i, j in PAIRS]
+    given = loss(teacher_temperature=0.3, sinkhorn=3)
+    assert given(s, t, pairs=PAIRS).mean.item() == pytest.approx(torch.stack(rows).mean().item(), rel=1e-5)
+    assert not given.assignment.centre.any() and given.assignment.done == 1
 
 
 def test_uniform_scores_cost_the_log_of_the_prototypes_and_teachers_get_no_gradient() -> None:
     s, t = [torch.zeros(6, 4).requires_grad_()], [torch.randn(6, 4).requires_grad_()]
     term = loss()(s, t, pairs=[(0, 0)])
     assert term.mean.item() == pytest.approx(math.log(4))
+    assert loss().trivial(6) == ("uniform", pytest.approx(math.log(4)))
     term.mean.backward()
     assert t[0].grad is None and s[0].grad is not None
 
@@ -72,6 +84,7 @@ def test_nothing_is_remembered_outside_of_training() -> None:
         ({"first_temperature": -1.0}, "first_temperature"),
         ({"momentum": 1.0}, "momentum"),
         ({"warmup": 0}, "warmup"),
+        ({"sinkhorn": -1}, "sinkhorn: -1"),
     ],
 )
 def test_bad_values_are_named(changes: dict[str, float], said: str) -> None:
