@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
+from encdec_train.nn.negatives import draw_negatives
 from encdec_train.rng import Rng
 from encdec_train.step import Parts, Step
-from encdec_train.targets.quantized import Diversity, Quantized, QuantizedConfig, draw_negatives
+from encdec_train.targets.quantized import Diversity, Quantized, QuantizedConfig
 from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units
 
 PATH = Path(corruption="main")
