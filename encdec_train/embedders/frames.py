@@ -38,7 +38,7 @@ class Frames(nn.Module):
         self.mask = MaskVector(config.channels[-1]) if mask else None
 
     def sites(self, units: Units) -> Sites:
-        return frame_sites(units, self.config.frames)
+        return frame_sites(units, self.config)
 
     def features(self, units: Units, sites: Sites, keep: Tensor | None) -> Tensor:
         if keep is not None:

@@ -55,7 +55,7 @@ class Mfcc(nn.Module):
         self.register_buffer("cosines", cosines(config.bins, config.cepstra), persistent=False)
 
     def sites(self, units: Units) -> Sites:
-        return frame_sites(units, self.config.frames)
+        return frame_sites(units, self.config)
 
     def features(self, units: Units, sites: Sites, keep: Tensor | None) -> Tensor:
         if keep is not None:

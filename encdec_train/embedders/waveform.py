@@ -75,7 +75,7 @@ class Waveform(nn.Module):
         self.mask = MaskVector(spec.width) if mask else None
 
     def sites(self, units: Units) -> Sites:
-        return frame_sites(units, self.config.frames)
+        return frame_sites(units, self.config)
 
     def features(self, units: Units, sites: Sites, keep: Tensor | None) -> Tensor | tuple[Tensor, dict[str, Term]]:
         """(B,N,F) layer-normed output of the convolutions, before any mask; and the penalty on its size."""

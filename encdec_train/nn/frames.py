@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,11 @@ from torch import Tensor, nn
 from encdec_train.types import Mismatch, Sites, Spec, Units
 
 Count = TypeVar("Count", int, Tensor)
+
+
+class Framed(Protocol):
+    def frames(self, samples: Count) -> Count:
+        """Number of frames whose whole receptive field lies within `samples`."""
 
 
 @dataclass(kw_only=True)
@@ -61,14 +65,11 @@ class FramesConfig:
         return nn.ModuleList(layers)
 
 
-def frame_sites(units: Units, frames: Callable[[Count], Count]) -> Sites:
-    """Frames; one is real where all samples that it sees are. A shorter row keeps its first frame.
-
-    `frames` tells how many lie within so many samples.
-    """
-    sample = units.sites.sample[:, : frames(units.sites.n)]
+def frame_sites(units: Units, config: Framed) -> Sites:
+    """Frames; one is real where all samples that it sees are. A shorter row keeps its first frame."""
+    sample = units.sites.sample[:, : config.frames(units.sites.n)]
     place = torch.arange(sample.shape[1], device=sample.device).expand(sample.shape[0], -1)
     valid = None
     if units.sites.valid is not None:
-        valid = place < frames(units.sites.valid.sum(1, keepdim=True)).clamp_min(1)
+        valid = place < config.frames(units.sites.valid.sum(1, keepdim=True)).clamp_min(1)
     return Sites(sample=sample, place=place, valid=valid)
