@@ -10,7 +10,7 @@ from encdec_train.rng import Rng
 from encdec_train.step import Step
 from encdec_train.types import Sites, Units
 
-STEPS, NEGATIVES, ROWS, SAMPLES, HOP, SEEN = 6, 20, 3, 8000, 160, 465
+STEPS, NEGATIVES, ROWS, SAMPLES, HOP, SEEN = 6, 10, 3, 8000, 160, 465
 
 
 @pytest.fixture(scope="module")
