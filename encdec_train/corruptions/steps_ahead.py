@@ -1,8 +1,9 @@
 """Steps ahead: nothing is hidden, every site is asked for the next K, and nobody reads what follows.
 
 van den Oord et al. 2018, "Contrastive predictive coding" (arXiv:1807.03748), section 2.2 and figure 1. A site whose
-successors do not all stand in its row is asked for none, so that each number of steps is asked for equally often. The embedder must not look ahead either: one
-that normalises over time or convolves its positions, as `waveform` does, gives away what is asked for.
+successors do not all stand in its row is asked for none, so that each number of steps is asked for equally often. The
+embedder must not look ahead either: one that normalises over time or convolves its positions, as `waveform` does, gives
+away what is asked for.
 """
 
 from __future__ import annotations
