@@ -23,7 +23,7 @@ class NextTokenConfig:
         raw = sites.raw or sites
         if raw.kind != "ids":
             raise Mismatch(f"corruption 'next_token' predicts ids, the view gives {raw.kind}")
-        return replace(sites, ahead=1)
+        return sites
 
 
 @corruptions.register("next_token", NextTokenConfig)

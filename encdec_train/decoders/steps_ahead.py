@@ -25,6 +25,8 @@ class StepsAheadDecoderConfig:
             raise Mismatch(f"{name} predicts sites ahead: the memory's corruption must be 'steps_ahead'")
         if memory.rows != "all":
             raise Mismatch(f"{name} reads all sites, the memory has {memory.rows}")
+        if not sites.features:
+            raise Mismatch(f"{name} predicts the content of sites, their embedder has none")
         return replace(memory, width=sites.features, rows="predicted", length=0, prefix=0, layers=())
 
 

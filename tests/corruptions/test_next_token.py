@@ -45,7 +45,3 @@ def test_a_full_row_has_one_target_less() -> None:
 def test_vectors_have_no_successor() -> None:
     with pytest.raises(Mismatch, match="predicts ids"):
         NextTokenConfig().spec(Spec(kind="values", width=3))
-
-
-def test_the_spec_says_that_one_token_is_ahead() -> None:
-    assert NextTokenConfig().spec(view()).ahead == 1

@@ -23,14 +23,15 @@ def test_every_origin_has_its_maps_in_the_order_of_the_plan():
 
 
 @pytest.mark.parametrize(
-    "memory,inputs,said",
+    "memory,inputs,sites,said",
     [
-        (None, None, "reads a memory"),
-        (MEMORY, MEMORY, "no inputs of its own"),
-        (Spec(kind="vectors", width=4), None, "must be 'steps_ahead'"),
-        (Spec(kind="vectors", width=4, ahead=2, rows="coarse"), None, "has coarse"),
+        (None, None, SITES, "reads a memory"),
+        (MEMORY, MEMORY, SITES, "no inputs of its own"),
+        (Spec(kind="vectors", width=4), None, SITES, "must be 'steps_ahead'"),
+        (Spec(kind="vectors", width=4, ahead=2, rows="coarse"), None, SITES, "has coarse"),
+        (MEMORY, None, Spec(kind="vectors", width=3), "has none"),
     ],
 )
-def test_what_does_not_fit_is_named(memory, inputs, said):
+def test_what_does_not_fit_is_named(memory, inputs, sites, said):
     with pytest.raises(Mismatch, match=said):
-        StepsAheadDecoderConfig().spec(memory, inputs, SITES)
+        StepsAheadDecoderConfig().spec(memory, inputs, sites)
