@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from encdec_train.build import check, make_parts, make_transform
 from encdec_train.launch import compose
+from encdec_train.nn.position import sincos
 from encdec_train.rng import Rng
 from encdec_train.step import Step
 from encdec_train.types import Sites, Units
@@ -38,7 +39,7 @@ def step(parts):
 def run(embedder, encoder, values, sites, hidden):
     """Outputs of all blocks for patches `values`, with the mask vector where `hidden`; the class token first."""
     x = embedder.project(values)
-    x = torch.where(hidden[..., None], embedder.mask.vector, x) + embedder.positions.weight
+    x = torch.where(hidden[..., None], embedder.mask.vector, x) + sincos(sites.coords, x.shape[-1])
     x = torch.cat([encoder.tokens.expand(len(x), -1, -1), x], 1)
     outputs = []
     for block in encoder.blocks:
