@@ -236,6 +236,7 @@ class Spec:
     groups: bool = False  # sites are told which sentence they belong to
     docs: bool = False  # several documents stand in a row
     fixed: bool = False  # some sites are never corrupted
+    ahead: int = 0  # sites are asked for so many that follow them, so none may read those; 0: they are not
     prefix: int = 0
     features: int = 0  # width of the embedder's content before projection
     layers: tuple[Layer, ...] = ()  # hidden states that the encoder can hand out, first to last

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encdec_train.nn.frames import Count, frame_sites
 from encdec_train.nn.mel import log_mel
 from encdec_train.registry import embedders
 from encdec_train.types import Mismatch, Plan, Sites, Spec, Tokens, Units
@@ -26,7 +27,7 @@ class MfccConfig:
     bins: int = 40  # mel filters
     cepstra: int = 13
 
-    def frames(self, samples: Tensor | int) -> Tensor | int:
+    def frames(self, samples: Count) -> Count:
         """Frames that lie within so many samples."""
         return (samples - self.window) // self.hop + 1
 
@@ -39,7 +40,6 @@ class MfccConfig:
         if view.length and view.length < self.window:
             raise Mismatch(f"{name}: a frame sees {self.window} samples, the view has {view.length}")
         width, length = 3 * self.cepstra, self.frames(view.length) if view.length else 0
-        assert isinstance(length, int)
         return replace(view, kind="vectors", width=width, length=length, features=width, grid=None, raw=view)
 
 
@@ -55,16 +55,7 @@ class Mfcc(nn.Module):
         self.register_buffer("cosines", cosines(config.bins, config.cepstra), persistent=False)
 
     def sites(self, units: Units) -> Sites:
-        """Frames; one is real where all samples that it sees are. A shorter row keeps its first frame."""
-        frames = self.config.frames(units.sites.n)
-        sample = units.sites.sample[:, :frames]
-        place = torch.arange(sample.shape[1], device=sample.device).expand(sample.shape[0], -1)
-        valid = None
-        if units.sites.valid is not None:
-            real = self.config.frames(units.sites.valid.sum(1, keepdim=True))
-            assert isinstance(real, Tensor)
-            valid = place < real.clamp_min(1)
-        return Sites(sample=sample, place=place, valid=valid)
+        return frame_sites(units, self.config)
 
     def features(self, units: Units, sites: Sites, keep: Tensor | None) -> Tensor:
         if keep is not None:

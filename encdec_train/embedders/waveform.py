@@ -8,21 +8,18 @@ bias.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TypeVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encdec_train.nn.frames import FramesConfig, frame_sites
 from encdec_train.nn.mask import MaskVector
 from encdec_train.nn.position import ConvPosition, ConvPositions
 from encdec_train.nn.transformer import init_linear
 from encdec_train.registry import embedders
 from encdec_train.types import Mismatch, Plan, Sites, Spec, Term, Tokens, Units
-
-Count = TypeVar("Count", int, Tensor)
 
 
 class ConvNorm(Enum):
@@ -33,11 +30,8 @@ class ConvNorm(Enum):
 
 
 @dataclass(kw_only=True)
-class WaveformEmbedderConfig:
+class WaveformEmbedderConfig(FramesConfig):
     width: int | None = None  # none: the width of the encoder that reads it
-    channels: list[int] = field(default_factory=lambda: [512] * 7)  # of each convolution
-    kernels: list[int] = field(default_factory=lambda: [10, 3, 3, 3, 3, 2, 2])  # in samples of the layer below
-    strides: list[int] = field(default_factory=lambda: [5, 2, 2, 2, 2, 2, 2])
     norm: ConvNorm = ConvNorm.group
     gradient: float = 0.1  # what the gradient to the convolutions is multiplied by
     penalty: float = 10.0  # weight of the mean square of the last convolution's output; 0: none
@@ -47,23 +41,8 @@ class WaveformEmbedderConfig:
     position_layers: int = 1  # convolutions; more than one are normalised instead of their weights
     eps: float = 1e-5  # of the layer norms
 
-    def frames(self, samples: Count) -> Count:
-        """Number of frames whose whole receptive field lies within `samples`."""
-        for kernel, stride in zip(self.kernels, self.strides, strict=True):
-            samples = (samples - kernel) // stride + 1
-        return samples
-
-    def receptive(self) -> int:
-        """Samples that one frame sees."""
-        size, hop = 1, 1
-        for kernel, stride in zip(self.kernels, self.strides, strict=True):
-            size, hop = size + (kernel - 1) * hop, hop * stride
-        return size
-
     def spec(self, view: Spec) -> Spec:
-        if view.kind != "values" or view.width != 1:
-            raise Mismatch(f"embedder 'waveform' needs samples of one channel, the view gives {view.width} {view.kind}")
-        self._check_layers()
+        found = self.frames_spec("embedder 'waveform'", view)
         width = self.width or view.width
         if width % self.position_groups:
             raise Mismatch(f"embedder 'waveform'.position_groups: {self.position_groups} does not divide width {width}")
@@ -71,22 +50,7 @@ class WaveformEmbedderConfig:
             raise Mismatch(f"embedder 'waveform'.position_layers: {self.position_layers} is below 1")
         if not 0 <= self.dropout < 1:
             raise Mismatch(f"embedder 'waveform'.dropout: {self.dropout} is not in [0, 1)")
-        if view.length and view.length < self.receptive():
-            raise Mismatch(f"embedder 'waveform': a frame sees {self.receptive()} samples, the view has {view.length}")
-        length = self.frames(view.length) if view.length else 0
-        return replace(
-            view, kind="vectors", width=width, length=length, features=self.channels[-1], grid=None, raw=view
-        )
-
-    def _check_layers(self) -> None:
-        layers = [len(self.channels), len(self.kernels), len(self.strides)]
-        if len(set(layers)) > 1 or not layers[0]:
-            raise Mismatch(
-                "embedder 'waveform': channels, kernels and strides need one entry for each layer, "
-                f"they have {layers[0]}, {layers[1]} and {layers[2]}"
-            )
-        if min(*self.channels, *self.kernels, *self.strides) < 1:
-            raise Mismatch("embedder 'waveform': channels, kernels and strides must be at least 1")
+        return replace(found, width=width)
 
 
 @embedders.register("waveform", WaveformEmbedderConfig)
@@ -97,16 +61,7 @@ class Waveform(nn.Module):
         super().__init__()
         spec = config.spec(view)
         self.config = config
-        inputs = [1, *config.channels[:-1]]
-        layers = [
-            nn.Conv1d(below, above, kernel, stride, bias=False)
-            for below, above, kernel, stride in zip(
-                inputs, config.channels, config.kernels, config.strides, strict=True
-            )
-        ]
-        for layer in layers:
-            nn.init.kaiming_normal_(layer.weight)
-        self.convolutions = nn.ModuleList(layers)
+        self.convolutions = config.convolutions(bias=False)
         grouped = config.norm is ConvNorm.group
         self.group_norm = nn.GroupNorm(config.channels[0], config.channels[0]) if grouped else None
         self.layer_norms = None if grouped else nn.ModuleList(nn.LayerNorm(c, config.eps) for c in config.channels)
@@ -120,15 +75,7 @@ class Waveform(nn.Module):
         self.mask = MaskVector(spec.width) if mask else None
 
     def sites(self, units: Units) -> Sites:
-        """Frames; one is real where all samples that it sees are. A shorter row keeps its first frame."""
-        frames = self.config.frames(units.sites.n)
-        sample = units.sites.sample[:, :frames]
-        place = torch.arange(frames, device=sample.device).expand(sample.shape[0], -1)
-        valid = None
-        if units.sites.valid is not None:
-            real = self.config.frames(units.sites.valid.sum(1, keepdim=True)).clamp_min(1)
-            valid = place < real
-        return Sites(sample=sample, place=place, valid=valid)
+        return frame_sites(units, self.config)
 
     def features(self, units: Units, sites: Sites, keep: Tensor | None) -> Tensor | tuple[Tensor, dict[str, Term]]:
         """(B,N,F) layer-normed output of the convolutions, before any mask; and the penalty on its size."""

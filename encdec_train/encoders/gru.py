@@ -24,6 +24,8 @@ class GruConfig:
     def spec(self, upstream: Spec) -> Spec:
         if upstream.kind != "vectors" or upstream.prefix:
             raise Mismatch("encoder 'gru' needs vectors without prefix tokens")
+        if self.both and upstream.ahead:
+            raise Mismatch("encoder 'gru' reads from right to left what is to be predicted: set both=false")
         if self.width < 1 or self.depth < 1 or (self.both and self.width % 2):
             raise Mismatch(f"encoder 'gru': {self.depth} layers of width {self.width} are not possible")
         layers = (Layer(self.width),) * self.depth

@@ -39,8 +39,10 @@ class TransformerConfig(BlockConfig):
             raise Mismatch(f"encoder 'transformer'.layer_drop: {self.layer_drop} is not in [0, 1)")
         if self.adaptive and not (self.norm_first and self.final_norm and self.norm is Norm.layer):
             raise Mismatch("encoder 'transformer'.adaptive: norms that adapt are layer norms before each sublayer")
-        if self.adaptive and (self.dropout or self.fan_in or self.shrink):
-            raise Mismatch("encoder 'transformer'.adaptive: blocks that adapt know neither dropout, fan_in nor shrink")
+        if self.adaptive and (self.dropout or self.fan_in or self.shrink or self.layer_scale is not None):
+            raise Mismatch(
+                "encoder 'transformer'.adaptive: blocks that adapt know neither dropout, fan_in, shrink nor layer_scale"
+            )
         if self.slopes and self.prefix + upstream.prefix:
             raise Mismatch("encoder 'transformer'.slopes: prefix tokens stand nowhere, so they are at no distance")
         inner = 0 if self.adaptive else self.heads * (self.head_width or self.width // self.heads)

@@ -1,6 +1,7 @@
-"""Telling the true target of a row from its negatives, by cosine similarity.
+"""Telling the true target of a row from its negatives, by cosine similarity or by the dot product.
 
-Baevski et al. 2020, "wav2vec 2.0" (arXiv:2006.11477), equation 3; van den Oord et al. 2018 (InfoNCE).
+Baevski et al. 2020, "wav2vec 2.0" (arXiv:2006.11477), equation 3; van den Oord et al. 2018 (arXiv:1807.03748), equation
+4: InfoNCE, by dot products at temperature 1.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from encdec_train.types import Goal, Mismatch, Spec, shares
 @dataclass(kw_only=True)
 class ContrastiveConfig:
     temperature: float = 0.1  # kappa
+    cosine: bool = True  # vectors are brought to length one first
 
     def check(self, prediction: Spec, goal: Spec | None) -> None:
         if self.temperature <= 0:
@@ -36,7 +38,7 @@ class Contrastive(nn.Module):
 
     def __init__(self, config: ContrastiveConfig, goal: Spec | None) -> None:
         super().__init__()
-        self.temperature = config.temperature
+        self.temperature, self.cosine = config.temperature, config.cosine
 
     def trivial(self, goal: Goal) -> tuple[str, Tensor]:
         """Of scores that are all equal."""
@@ -48,8 +50,9 @@ class Contrastive(nn.Module):
     def forward(self, prediction: Tensor, goal: Goal) -> Tensor:
         if goal.negatives is None:
             raise Mismatch("loss 'contrastive' needs negatives, the target gives none")
-        left = F.normalize(prediction.float(), dim=-1)
-        right = F.normalize(goal.values.float(), dim=-1)
+        left, right = prediction.float(), goal.values.float()
+        if self.cosine:
+            left, right = F.normalize(left, dim=-1), F.normalize(right, dim=-1)
         true = (left * right).sum(-1, keepdim=True)  # (M,1)
         false = similarities(left, right, goal.negatives)  # (M,Q)
         own = torch.arange(len(left), device=left.device)[:, None]

@@ -46,6 +46,7 @@ class BlockConfig:
     max_distance: int = 128
     bias_std: float | None = None  # of the relative bias at the start; none: normal, or 1 / sqrt(width) with `fan_in`
     fan_in: bool = False  # weights start normal with deviation 1 / sqrt(fan-in) (T5), else as the part says
+    layer_scale: float | None = None  # where a learned gain of what each sublayer adds starts (CaiT); none: no gain
     shrink: bool = False  # layers that add to the stream start smaller by sqrt(2 * depth) (GPT-2, Megatron)
 
     def check(self, noun: str) -> None:
@@ -86,6 +87,11 @@ class BlockConfig:
 def stack_norm(config: BlockConfig) -> nn.Module:
     """A norm as the whole stack has them."""
     return make_norm(config.norm, config.width, config.eps, bias=config.norm_bias)
+
+
+def layer_gain(config: BlockConfig) -> nn.Parameter | None:
+    """(D,): the gain of what a sublayer adds (Touvron et al. 2021, arXiv:2103.17239, section 2.1), if it has one."""
+    return None if config.layer_scale is None else nn.Parameter(torch.full((config.width,), config.layer_scale))
 
 
 def make_bias(config: BlockConfig, *, bidirectional: bool) -> LinearBias | RelativeBias | None:
@@ -194,6 +200,9 @@ class Block(nn.Module):
             up_bias=config.up_bias,
         )
         self.mlp_norm = stack_norm(config)
+        self.gain = layer_gain(config) if own else None
+        self.cross_gain = layer_gain(config) if cross else None
+        self.mlp_gain = layer_gain(config)
 
     @torch.no_grad()
     def shrink(self, factor: float) -> None:
@@ -207,8 +216,11 @@ class Block(nn.Module):
         read = self.norm(x) if self.norm_first else x
         return self.attention.qkv(read).unflatten(-1, (3, -1)).transpose(1, 2)
 
-    def add(self, x: Tensor, norm: nn.Module, sublayer, last: int | None = None) -> Tensor:  # type: ignore[no-untyped-def]
+    def add(  # type: ignore[no-untyped-def]
+        self, x: Tensor, norm: nn.Module, gain: Tensor | None, sublayer, last: int | None = None
+    ) -> Tensor:
         y = sublayer(norm(x)) if self.norm_first else sublayer(x)
+        y = y if gain is None else y * gain
         if self.dropout:
             y = F.dropout(y, self.dropout, self.training)
         x = (x if last is None else x[:, -last:]) + y
@@ -235,6 +247,7 @@ class Block(nn.Module):
             x = self.add(
                 x,
                 norm,
+                self.gain,
                 lambda y: own(y, query=sites, key=sites, prefix=(prefix, prefix), attend=attend, bias=bias, last=last),
                 last,
             )
@@ -244,6 +257,7 @@ class Block(nn.Module):
             x = self.add(
                 x,
                 norm,
+                self.cross_gain,
                 lambda y: cross(
                     y,
                     query=sites,
@@ -253,7 +267,7 @@ class Block(nn.Module):
                     attend=memory_attend,
                 ),
             )
-        return self.add(x, self.mlp_norm, self.mlp)
+        return self.add(x, self.mlp_norm, self.mlp_gain, self.mlp)
 
 
 @torch.no_grad()

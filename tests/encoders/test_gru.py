@@ -41,6 +41,9 @@ def test_what_does_not_fit_is_named():
     for config, spec in ((GruConfig(width=7), SPEC), (GruConfig(), Spec(kind="vectors", width=5, prefix=1))):
         with pytest.raises(Mismatch, match="gru"):
             config.spec(spec)
+    with pytest.raises(Mismatch, match="set both=false"):
+        GruConfig(width=8).spec(Spec(kind="vectors", width=5, ahead=1))
+    assert GruConfig(width=8, both=False).spec(Spec(kind="vectors", width=5, ahead=1)).width == 8
     place = torch.zeros(1, 3, dtype=torch.int64)
     packed = Tokens(x=torch.zeros(1, 3, 5), sites=Sites(sample=place, place=place, doc=place))
     with pytest.raises(Mismatch, match="packed"):

@@ -25,6 +25,16 @@ def test_equals_cross_entropy_over_cosines():
     torch.testing.assert_close(loss, F.cross_entropy(logits, torch.zeros(6, dtype=torch.long), reduction="none"))
 
 
+def test_without_cosines_it_is_cross_entropy_over_dot_products():
+    torch.manual_seed(0)
+    predicted, true = torch.randn(6, 5), torch.randn(6, 5)
+    negatives = (torch.arange(6)[:, None] + torch.tensor([1, 2, 4])) % 6
+    config = ContrastiveConfig(temperature=1.0, cosine=False)
+    loss = Contrastive(config, values(5))(predicted, Goal(values=true, negatives=negatives))
+    logits = torch.einsum("mc,mqc->mq", predicted, torch.cat([true[:, None], true[negatives]], 1))
+    torch.testing.assert_close(loss, F.cross_entropy(logits, torch.zeros(6, dtype=torch.long), reduction="none"))
+
+
 def test_a_rows_own_index_is_no_negative():
     predicted, true = torch.randn(3, 5), torch.randn(3, 5)
     loss = Contrastive(ContrastiveConfig(), values(5))

@@ -19,6 +19,7 @@ WORDS = {
     "rotary": {"rotary": [100.0]},
     "slopes": {"slopes": True},
     "windows": {"windows": [0, 2]},
+    "layer_scale": {"layer_scale": 0.1},
     "all": {"rotary": [100.0, 10.0], "windows": [3, 0], "slopes": True, "gated": True, "norm_bias": False},
 }
 
@@ -95,6 +96,23 @@ def test_what_is_added_starts_smaller() -> None:
     for name, weight in plain.named_parameters():
         added = name.endswith(("out.weight", "down.weight"))
         torch.testing.assert_close(shrunk.get_parameter(name), weight * 6**-0.5 if added else weight)
+
+
+@torch.no_grad()
+def test_a_gain_stands_behind_every_sublayer() -> None:
+    """As if the last layer of each sublayer had its weights and biases multiplied."""
+    tokens = Tokens(x=torch.randn(1, 9, 16), sites=line(9))
+    gained, plain = stack(layer_scale=1e-4), stack()
+    assert all((block.gain == 1e-4).all() and (block.mlp_gain == 1e-4).all() for block in gained.blocks)
+    for one, other in zip(gained.blocks, plain.blocks, strict=True):
+        pairs = ((one.gain, other.attention.out), (one.mlp_gain, other.mlp.down))
+        for gain, layer in pairs:
+            gain.copy_(torch.rand(16))
+            layer.weight.mul_(gain[:, None])
+            layer.bias.copy_(torch.randn(16))
+        one.attention.out.bias.copy_(other.attention.out.bias / one.gain)
+        one.mlp.down.bias.copy_(other.mlp.down.bias / one.mlp_gain)
+    torch.testing.assert_close(gained(tokens).x, plain(tokens).x)
 
 
 @pytest.mark.parametrize(

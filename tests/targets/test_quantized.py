@@ -7,7 +7,7 @@ import torch
 
 from encdec_train.rng import Rng
 from encdec_train.step import Parts, Step
-from encdec_train.targets.quantized import Diversity, Quantized, QuantizedConfig, draw_negatives
+from encdec_train.targets.quantized import Diversity, Quantized, QuantizedConfig
 from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units
 
 PATH = Path(corruption="main")
@@ -58,27 +58,6 @@ def test_negatives_are_others_of_the_same_utterance():
     assert torch.equal(drawn // 8, (own[real] // 8).expand_as(drawn))  # eight rows to an utterance
     assert real[drawn][kept].all()
     assert torch.equal(goal.negatives[~real], own[~real].expand(-1, 40))
-
-
-def test_negatives_are_uniform_over_the_others():
-    rows = 5
-    utterance, real = torch.zeros(rows, dtype=torch.long), torch.ones(rows, dtype=torch.bool)
-    key = torch.arange(rows)
-    found = draw_negatives(utterance, real, 20000, Rng(0), "t", key, key)
-    for i in range(rows):
-        share = found[i].bincount(minlength=rows) / 20000
-        expected = torch.full((rows,), 0.25)
-        expected[i] = 0.0
-        torch.testing.assert_close(share, expected, atol=0.015, rtol=0)
-
-
-def test_utterances_may_come_in_any_order():
-    utterance = torch.tensor([1, 0, 1, 0, 2, 1])
-    real = torch.tensor([True, True, True, True, True, False])
-    key = torch.arange(6)
-    found = draw_negatives(utterance, real, 9, Rng(0), "t", key, key)
-    assert found[:, 0].tolist() == [2, 3, 0, 1, 4, 5]
-    assert (found == found[:, :1]).all()
 
 
 def test_equal_codes_are_no_negatives():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from encdec_train.rng import Rng
 from encdec_train.targets.codes import Codes, CodesConfig
 from encdec_train.targets.features import Features, FeaturesConfig, Normal
 from encdec_train.types import Layer, Mismatch, Path, Plan, Reading, Sites, Spec, Tokens
@@ -71,6 +72,32 @@ def test_the_mean_of_the_last_layers(normal):
     assert config.emits(SPEC) == [-2, -1]
 
 
+def test_with_a_gradient_what_is_read_learns():
+    source = tokens()
+    found = replace(source, x=source.x.requires_grad_())
+    reading = replace(READING, path=Path(encoder=None))
+    step = SimpleNamespace(tokens=lambda path: found, project=lambda x, heads, teacher: x)
+    goal = Features(FeaturesConfig(gradient=True), SPEC, reading)(step, Path(), PLAN)
+    assert torch.equal(goal.values, rows(found.x)) and goal.values.requires_grad
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_negatives_are_rows_of_other_sites(across):
+    """Sites 1, 2 and 5 of the first row, 8 and 9 of the second; 2 and 8 twice; the last row is a filler at site 11."""
+    where = torch.tensor([1, 2, 2, 5, 8, 8, 9, 11])
+    weight = torch.tensor([1.0, 1, 1, 1, 1, 1, 1, 0])
+    plan = replace(PLAN, where=where, weight=weight)
+    step = SimpleNamespace(read=lambda reading: tokens(), project=lambda x, heads, teacher: x, rng=Rng(0))
+    config = FeaturesConfig(negatives=200, across=across)
+    goal = Features(config, SPEC, READING)(step, Path(), plan)
+    assert config.spec(SPEC, READING).negatives == 200
+    drawn = [set(where[chosen].tolist()) for chosen in goal.negatives]
+    first, second = {1, 2, 5}, {8, 9}
+    for site, found in zip(where[:-1].tolist(), drawn[:-1], strict=True):
+        assert found == ((first | second) if across else first if site < 6 else second) - {site}
+    assert drawn[-1] == {11}  # its own: none
+
+
 def test_codes_at_the_predicted_rows():
     found = tokens()
     goal = Codes(CodesConfig(book=1), SPEC, READING)(step_with(found), Path(), PLAN)
@@ -83,6 +110,8 @@ def test_codes_at_the_predicted_rows():
     [
         (FeaturesConfig(), {"rows": "kept"}, "gives kept sites, all are needed"),
         (FeaturesConfig(top=2, heads=["main"]), {}, "heads read the output"),
+        (FeaturesConfig(gradient=True), {}, "a teacher's, which learns nothing"),
+        (FeaturesConfig(negatives=-1), {}, "negatives: -1 is below 0"),
         (CodesConfig(), {"codes": 0}, "ends in no quantiser"),
         (CodesConfig(), {"length": 3}, "gives 3 codes a row, the view has 6"),
     ],

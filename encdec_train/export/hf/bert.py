@@ -76,6 +76,7 @@ _ENCODER = {
     "windows": [],
     "rotary": [],
     "slopes": False,
+    "layer_scale": None,
     "relative": False,
     "prefix": 0,
     "hidden_dropout": 0.0,

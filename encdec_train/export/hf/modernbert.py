@@ -71,6 +71,7 @@ _ENCODER = {
     "bias": False,
     "scale": True,
     "slopes": False,
+    "layer_scale": None,
     "relative": False,
     "prefix": 0,
     "dropout": 0.0,

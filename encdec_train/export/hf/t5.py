@@ -119,6 +119,7 @@ _T5 = {
     "bias": False,
     "scale": False,
     "relative": True,
+    "layer_scale": None,
 }
 
 

@@ -158,6 +158,7 @@ _BLOCK = {
     "gated": False,
     "activation": Activation.gelu,
     "relative": False,
+    "layer_scale": None,
     "head_width": None,
     "prefix": 0,
     "final_dropout": 0.0,
