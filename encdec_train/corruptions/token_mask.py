@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from encdec_train.kernels import masking
 from encdec_train.registry import corruptions
 from encdec_train.step import Step
 from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units
@@ -61,39 +61,16 @@ class TokenMask(nn.Module):
         self.vocabulary = sites.raw.vocabulary
 
     def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
-        tag = f"token_mask.{path.draw}"
-        picked = step.rng.uniform(tag, sites.sample, sites.place) < self.config.ratio  # (B,N)
-        mask, where, weight = fill(picked & sites.open(), self.config.capacity(picked.numel()))
-        ids = torch.where(mask, self._rewritten(units.values, sites, step, tag), units.values)
-        return Plan(inputs=replace(units, values=ids), sites=sites, mask=mask, where=where, weight=weight)
-
-    def _rewritten(self, ids: Tensor, sites: Sites, step: Step, tag: str) -> Tensor:
-        """(B,N): what each token becomes if it is predicted."""
         config, known = self.config, self.vocabulary
-        kind = step.rng.uniform(f"{tag}.kind", sites.sample, sites.place)
-        ordinary = known.size - known.specials
-        other = known.specials + step.rng.integers(f"{tag}.other", ordinary, sites.sample, sites.place)
-        hidden = kind < config.hide
-        replaced = kind < config.hide + config.random
-        return torch.where(hidden, known.mask, torch.where(replaced, other, ids))
-
-
-def fill(picked: Tensor, capacity: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The first `capacity` picked sites, without an operation whose size depends on their number.
-
-    Args:
-        picked: (B,N) bool.
-        capacity: M.
-
-    Returns:
-        mask (B,N) bool, the picked sites that found room; where (M,) int64 into the flat B*N, zero where unused;
-        weight (M,) float, zero where unused.
-    """
-    flat = picked.flatten()
-    rank = flat.cumsum(0) - 1
-    kept = flat & (rank < capacity)
-    slot = torch.where(kept, rank, capacity)  # one slot too many takes what is not kept
-    index = torch.arange(flat.numel(), device=flat.device)
-    where = torch.zeros(capacity + 1, dtype=torch.int64, device=flat.device).scatter(0, slot, index)[:-1]
-    used = torch.arange(capacity, device=flat.device) < kept.sum()
-    return kept.view_as(picked), torch.where(used, where, 0), used.float()
+        how = masking.Rewriting(
+            ratio=config.ratio,
+            hide=config.hide,
+            random=config.random,
+            mask=known.mask,
+            first=known.specials,
+            size=known.size,
+        )
+        room = config.capacity(units.values.numel())
+        tag, key = f"token_mask.{path.draw}", (sites.sample, sites.place)
+        ids, mask, where, weight = masking.pick(units.values, *key, sites.open(), step.rng, tag, how, room)
+        return Plan(inputs=replace(units, values=ids), sites=sites, mask=mask, where=where, weight=weight)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from encdec_train.kernels import masking
 from encdec_train.rng import Rng
 
 LONGEST = 64  # of a span; far beyond any mean that is in use
@@ -90,7 +91,7 @@ def _place(lengths: Tensor, count: Tensor, left: Tensor, n: int, bits: Tensor) -
     """Span i goes to the gap whose lot is the i-th lowest."""
     gap = torch.arange(n + 1, device=left.device)
     lot = torch.where(gap <= left, (bits >> 2) & (2**61 - 1), 2**62)
-    rank = lot.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+    rank = masking.rank(lot)
     span = torch.where((rank < count) & (gap <= left), rank, -1)
     length = torch.where(span >= 0, lengths.gather(1, span.clamp(0, lengths.shape[1] - 1)), 0)
     start = (gap + length.cumsum(1) - length).clamp_max(n)

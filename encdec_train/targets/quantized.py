@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encdec_train.kernels import masking
 from encdec_train.registry import targets
 from encdec_train.rng import Rng
 from encdec_train.step import Step
@@ -94,7 +95,7 @@ class Quantized(nn.Module):
         self.add_usage(step, logits, choice, weight)
         codes = torch.einsum("mgv,gvd->mgd", choice, self.codebook.float()).flatten(1)  # (M,code_width)
 
-        negatives = draw_negatives(
+        negatives = masking.negatives(
             utterances(plan.sites, where), weight > 0, self.config.negatives, step.rng, tag, sample, place
         )
         own = torch.arange(len(where), device=where.device)[:, None]
@@ -150,34 +151,3 @@ def utterances(sites: Sites, where: Tensor) -> Tensor:
     if sites.doc is None:
         return row
     return row * sites.n + sites.doc.flatten()[where].clamp_min(0)
-
-
-def draw_negatives(
-    utterance: Tensor, real: Tensor, count: int, rng: Rng, tag: str, sample: Tensor, place: Tensor
-) -> Tensor:
-    """(M,count) int64: for each row others of its utterance, uniformly with replacement.
-
-    A row without others, and a row that is not real, gets its own index, which means none.
-
-    Args:
-        utterance: (M,) number of the utterance, in any order.
-        real: (M,) bool; the rest is neither drawn nor drawn for.
-        count: K.
-        rng: keyed by `tag`.
-        tag: of this draw.
-        sample: (M,) random key of the row's sample.
-        place: (M,) its place there, the other half of the key.
-    """
-    m = len(utterance)
-    own = torch.arange(m, device=utterance.device)
-    order = (utterance * 2 + ~real).argsort(stable=True)  # real rows first within each utterance
-    position = torch.empty_like(own).scatter(0, order, own)
-    same = torch.searchsorted(utterance[order], utterance)  # where its utterance begins in `order`
-    rank = (position - same)[:, None]
-    size = torch.searchsorted((utterance * 2 + ~real)[order], utterance * 2 + 1) - same  # real ones
-    others = (size - 1).clamp_min(0)[:, None]
-    key = torch.arange(count, device=own.device)
-    drawn = rng.integers(tag + ".negative", others, sample[:, None], place[:, None], key)
-    drawn = drawn + (drawn >= rank)
-    found = order[(same[:, None] + drawn).clamp_max(m - 1)]
-    return torch.where(real[:, None] & (others > 0), found, own[:, None])

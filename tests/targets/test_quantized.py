@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
+from encdec_train.kernels.masking import negatives
 from encdec_train.rng import Rng
 from encdec_train.step import Parts, Step
-from encdec_train.targets.quantized import Diversity, Quantized, QuantizedConfig, draw_negatives
+from encdec_train.targets.quantized import Diversity, Quantized, QuantizedConfig
 from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units
 
 PATH = Path(corruption="main")
@@ -64,7 +65,7 @@ def test_negatives_are_uniform_over_the_others():
     rows = 5
     utterance, real = torch.zeros(rows, dtype=torch.long), torch.ones(rows, dtype=torch.bool)
     key = torch.arange(rows)
-    found = draw_negatives(utterance, real, 20000, Rng(0), "t", key, key)
+    found = negatives(utterance, real, 20000, Rng(0), "t", key, key)
     for i in range(rows):
         share = found[i].bincount(minlength=rows) / 20000
         expected = torch.full((rows,), 0.25)
@@ -76,7 +77,7 @@ def test_utterances_may_come_in_any_order():
     utterance = torch.tensor([1, 0, 1, 0, 2, 1])
     real = torch.tensor([True, True, True, True, True, False])
     key = torch.arange(6)
-    found = draw_negatives(utterance, real, 9, Rng(0), "t", key, key)
+    found = negatives(utterance, real, 9, Rng(0), "t", key, key)
     assert found[:, 0].tolist() == [2, 3, 0, 1, 4, 5]
     assert (found == found[:, :1]).all()
 
