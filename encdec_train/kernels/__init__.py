@@ -1,7 +1,8 @@
 """Operations with a Triton kernel beside a pure-torch twin of the same signature.
 
-<op>.py          the public function, which chooses a path (`backend.choose`), the twin, and the torch operations
-<op>_triton.py   the kernels; imports Triton and nothing of torch, and is itself imported where a kernel is launched.
-                 Its `jobs(arch)` lists every kernel with every shipped choice of tiles, to be compiled without a device
-configs/<op>.json  tile sizes by (architecture, dtype, size, length), chosen by scripts/tune_kernels.py, never in training
+`<op>.py` has the public function, which asks `backend.choose` for a path, the twin, and the operations of torch.
+`<op>_triton.py` has the kernels. It imports Triton and nothing of torch, and is imported where a kernel is launched;
+its `jobs(arch)` lists every kernel with every choice of tiles that is shipped, to be compiled without a device.
+`configs/<op>.json` has tile sizes by (architecture, dtype, size, length); scripts/tune_kernels.py chooses them, never
+a training run.
 """
