@@ -1,0 +1,81 @@
+"""Compile kernels for devices that are not here, and read what they would use of them. Needs Triton only, no driver."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+ARCHITECTURES = (80, 90, 100)
+# Shared memory that one block may ask for (CUDA C++ Programming Guide, table "Technical Specifications per Compute
+# Capability": 163, 227 and 227 KB).
+SHARED = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One kernel with one choice of everything that is fixed at compile time."""
+
+    name: str
+    kernel: Any  # the function under `triton.jit`, not interpreted
+    signature: Mapping[str, str]  # every argument: "*bf16", "i32", "fp32", ...; "constexpr" for constants
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, int] = field(default_factory=dict)  # num_warps, num_stages
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """What a kernel uses of a device."""
+
+    name: str
+    arch: int
+    seconds: float
+    shared: int  # bytes
+    registers: int  # of a thread
+    stack: int  # bytes of a thread in local memory: what did not fit into its registers
+    wgmma: bool  # Hopper's matrix instruction is used
+
+    @property
+    def fits(self) -> bool:
+        """Whether it can be launched, and nothing spills."""
+        return self.shared <= SHARED[self.arch] and self.stack == 0
+
+
+def build(job: Job, arch: int) -> Built:
+    """Compile one kernel for one architecture."""
+    signature = {name: job.signature.get(name, "constexpr") for name in job.kernel.arg_names}
+    started = time.perf_counter()
+    options = {"enable_fp_fusion": True, **job.options}
+    source = ASTSource(job.kernel, signature, dict(job.constants))
+    made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    seconds = time.perf_counter() - started
+    registers, stack = _usage(made.asm["cubin"])
+    return Built(
+        name=job.name,
+        arch=arch,
+        seconds=round(seconds, 2),
+        shared=made.metadata.shared,
+        registers=registers,
+        stack=stack,
+        wgmma="wgmma" in made.asm["ptx"],
+    )
+
+
+def _usage(cubin: bytes) -> tuple[int, int]:
+    """Registers and bytes of stack per thread, as the bundled cuobjdump tells."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", said)
+    assert found, said
+    return int(found[1]), int(found[2])
