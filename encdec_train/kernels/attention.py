@@ -284,7 +284,7 @@ def _fake_forward(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Ten
     return _like(q, q.shape[2]), q.new_empty(q.shape[:3], dtype=torch.float32)
 
 
-def _run_backward(
+def _run_backward(  # noqa: PLR0913
     grad: Tensor,
     q: Tensor,
     k: Tensor,
@@ -388,7 +388,9 @@ class _Sums:
     def _lattice(self, entries: int, origin: int) -> Tensor:
         device = self.total.device
         code = _codes(max(self.tiles * self.bm, self.key_tiles * self.bn), self.wide, device)
-        least = code[None, : self.key_tiles * self.bn : self.bn] - code[self.bm - 1 : self.tiles * self.bm : self.bm, None]
+        least = (
+            code[None, : self.key_tiles * self.bn : self.bn] - code[self.bm - 1 : self.tiles * self.bm : self.bm, None]
+        )
         index = (least[..., None] + torch.arange(self.chunks * self.bn, device=device) + origin).flatten()
         index = torch.where((index >= 0) & (index < entries), index, entries)
         found = self.total.new_zeros(entries + 1, self.heads)

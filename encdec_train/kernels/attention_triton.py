@@ -1,3 +1,4 @@
+# mypy: disable-error-code=no-untyped-def
 """The Triton side of `kernels.attention`: outputs, the gradients of queries and bias, those of keys and values.
 
 Scores are kept in powers of two, `exp2` being what the hardware has. Who reads whom is an interval of keys for every
@@ -15,6 +16,9 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
+from encdec_train.kernels.backend import table
+from encdec_train.kernels.crosscompile import Job
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -79,9 +83,9 @@ def _score(product, D, rows, cols, origin, entries, scale, WIDE: tl.constexpr):
 
 
 @triton.jit
-def _reads(rows, cols, first, stop, query_label, key_label, queries, keys):
-    """Whether a query reads a key."""
-    allowed = (rows < queries) & (cols < keys)
+def _reads(cols, first, stop, query_label, key_label):
+    """Whether a query reads a key, both shaped to broadcast."""
+    allowed = cols >= 0
     if first is not None:
         allowed = allowed & (cols >= first) & (cols < stop)
     if key_label is not None:
@@ -93,9 +97,7 @@ def _reads(rows, cols, first, stop, query_label, key_label, queries, keys):
 
 
 @triton.jit
-def _by_offset(
-    PART, dscore, rows, start, BN: tl.constexpr, WIDE: tl.constexpr, CHUNKS: tl.constexpr
-):
+def _by_offset(PART, dscore, rows, start, BN: tl.constexpr, WIDE: tl.constexpr, CHUNKS: tl.constexpr):
     """Sums of a tile on a lattice over equal differences of codes, which grow with the index."""
     least = _code(start, WIDE) - tl.max(_code(rows, WIDE), 0)
     for chunk in tl.static_range(CHUNKS):
@@ -140,7 +142,14 @@ def forward_kernel(
         score = tl.dot(q, tl.trans(k), input_precision=PRECISION)
         score = _score(score, D, rows[:, None], cols[None, :], origin, entries, scale, WIDE)
         allowed = _reads(
-            rows[:, None], cols[None, :], _down(first), _down(stop), _down(query_label), _along(key_label), queries, keys
+            rows[:, None],
+            cols[None, :],
+            _down(first),
+            _down(stop),
+            _down(query_label),
+            _along(key_label),
+            queries,
+            keys,
         )
         score = tl.where(allowed, score, float("-inf"))
         higher = tl.maximum(top, tl.max(score, 1))
@@ -206,7 +215,14 @@ def query_kernel(
         score = tl.dot(q, tl.trans(k), input_precision=PRECISION)
         score = _score(score, D, rows[:, None], cols[None, :], origin, entries, scale, WIDE)
         allowed = _reads(
-            rows[:, None], cols[None, :], _down(first), _down(stop), _down(query_label), _along(key_label), queries, keys
+            rows[:, None],
+            cols[None, :],
+            _down(first),
+            _down(stop),
+            _down(query_label),
+            _along(key_label),
+            queries,
+            keys,
         )
         weight = tl.exp2(tl.where(allowed, score - lse[:, None], float("-inf")))
         dweight = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
@@ -268,7 +284,14 @@ def key_kernel(
                 here = D + h * entries
             score = _score(score, here, rows[None, :], cols[:, None], origin, entries, scale, WIDE)
             allowed = _reads(
-                rows[None, :], cols[:, None], _along(first), _along(stop), _along(query_label), _down(key_label), queries, keys
+                rows[None, :],
+                cols[:, None],
+                _along(first),
+                _along(stop),
+                _along(query_label),
+                _down(key_label),
+                queries,
+                keys,
             )
             weight = tl.exp2(tl.where(allowed, score - lse[None, :], float("-inf")))
             dv += tl.dot(weight.to(grad.dtype), grad, input_precision=PRECISION)
@@ -277,3 +300,52 @@ def key_kernel(
             dk += tl.dot(dscore.to(q.dtype), q, input_precision=PRECISION)
     _put(DK + b * keys * own * SIZE + hk * SIZE, dk * scale, cols, keys, dims, own * SIZE, SIZE)
     _put(DV + b * keys * own * SIZE + hk * SIZE, dv, cols, keys, dims, own * SIZE, SIZE)
+
+
+POINTERS = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}
+KERNELS = {"forward": forward_kernel, "query": query_kernel, "key": key_kernel}
+SUMS = ("D", "LSE", "DELTA", "PART")  # float32 whatever the queries are
+NUMBERS = ("FIRST", "STOP", "FROM", "UNTIL", "QL", "KL")
+
+
+def job(kernel: str, dtype: str, size: int, tiles: dict[str, int], wide: int = 0) -> Job:
+    """One kernel as it is compiled for packed rows with a learned bias; on a lattice there is no packing."""
+    function = KERNELS[kernel]
+    names = function.arg_names
+    unused = {"QL", "KL"} | ({"FIRST", "STOP", "FROM", "UNTIL"} if wide else set())
+    options = {name: tiles[name] for name in ("num_warps", "num_stages")}
+    constants = dict.fromkeys(unused & set(names))
+    constants |= {"GROUP": 1, "SIZE": size, "DIM": size, "WIDE": wide, "PRECISION": "ieee"}
+    constants |= {"BM": tiles["BM"], "BN": tiles["BN"]} | ({"CHUNKS": 6 if wide else 0} if kernel == "query" else {})
+    signature = {name: _kind(name, dtype) for name in names if name not in constants}
+    strides = [name for name in names if len(name) == 2 and name.islower()]
+    title = f"attention.{kernel} {dtype} {size}{' lattice' if wide else ''} {tiles}"
+    return Job(name=title, kernel=function, signature=signature, constants=constants, options=options, aligned=strides)
+
+
+def _kind(name: str, dtype: str) -> str:
+    if name in SUMS:
+        return "*fp32"
+    if name in NUMBERS:
+        return "*i32"
+    if name.isupper():
+        return POINTERS[dtype]
+    return "fp32" if name == "scale" else "i32"
+
+
+def jobs(arch: int) -> list[Job]:
+    """Every kernel with every choice of tiles for an architecture, and with the safe ones."""
+    shipped = table("attention")
+    found = [
+        job(kernel, row["dtype"], row["size"], row["kernels"][kernel])
+        for row in shipped["rows"]
+        if row["arch"] == arch
+        for kernel in KERNELS
+    ]
+    found += [
+        job(kernel, dtype, size, shipped["safe"][kernel], wide)
+        for dtype in ("bfloat16", "float32")
+        for size, wide in ((32, 0), (128, 0), (32, 14))
+        for kernel in KERNELS
+    ]
+    return found
