@@ -6,7 +6,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ class Job:
     signature: Mapping[str, str]  # every argument: "*bf16", "i32", "fp32", ...; "constexpr" for constants
     constants: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, int] = field(default_factory=dict)  # num_warps, num_stages
+    aligned: Collection[str] = ()  # integers that 16 divides; pointers always are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +52,13 @@ class Built:
 
 def build(job: Job, arch: int) -> Built:
     """Compile one kernel for one architecture."""
-    signature = {name: job.signature.get(name, "constexpr") for name in job.kernel.arg_names}
+    names = job.kernel.arg_names
+    signature = {name: job.signature.get(name, "constexpr") for name in names}
+    aligned = [name for name, kind in signature.items() if kind.startswith("*") or name in job.aligned]
+    attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}
     started = time.perf_counter()
     options = {"enable_fp_fusion": True, **job.options}
-    source = ASTSource(job.kernel, signature, dict(job.constants))
+    source = ASTSource(job.kernel, signature, dict(job.constants), attributes)
     made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     seconds = time.perf_counter() - started
     registers, stack = _usage(made.asm["cubin"])
