@@ -6,15 +6,13 @@ added up by atomics.
 """
 
 # mypy: disable-error-code="no-untyped-def"
-# ruff: noqa: PLR0913
 
 from __future__ import annotations
-
-from typing import Any
 
 import triton
 import triton.language as tl
 
+from encdec_train.kernels.backend import table
 from encdec_train.kernels.crosscompile import Job
 
 
@@ -181,3 +179,33 @@ def backward_kernel(
     tl.store(gradient + at, found * by, mask=(rows < n)[:, None] & (features < width)[None, :])
     if tl.program_id(1) == 0:
         tl.store(weights + rows, weight, mask=rows < n)
+
+
+def jobs(arch: int) -> list[Job]:
+    """Both kernels with every choice of tiles for an architecture, and with the safe ones, in both precisions."""
+    shipped = table("contrastive")
+    choices = [row["kernels"] for row in shipped["rows"] if row["arch"] == arch] + [shipped["safe"]]
+    return [
+        job(kernel, tiles[kernel], softmax, precision)
+        for tiles in choices
+        for kernel in ("forward", "backward")
+        for softmax, precision in ((True, "tf32x3"), (True, "tf32"), (False, "tf32x3"))
+    ]
+
+
+def job(kernel: str, tiles: dict[str, int], softmax: bool, precision: str) -> Job:
+    """One kernel as `contrastive` launches it, with both sides' sums where there are two."""
+    function, flags, floats = forward_kernel, {"BOTH": softmax}, ["row_sums", "column_parts"]
+    if kernel == "backward":
+        function, flags = backward_kernel, {"ROWS": True, "COLUMNS": softmax}
+        floats = ["row_sums", "column_sums", "row_slopes", "column_slopes", "gradient", "weights"]
+    constants = {name: value for name, value in tiles.items() if name not in ("num_warps", "num_stages")}
+    fixed: dict[str, Any] = {"SOFTMAX": softmax, **flags, "ACC": tl.float32, "PRECISION": precision}
+    return Job(
+        name=f"{kernel} {'softmax' if softmax else 'softplus'} {precision} {tiles}",
+        kernel=function,
+        signature=dict.fromkeys(("left", "right", "scale", "bias", *floats), "*fp32")
+        | dict.fromkeys(("n", "m", "width", "skip"), "i32"),
+        constants=constants | fixed,
+        options={name: tiles[name] for name in ("num_warps", "num_stages")},
+    )

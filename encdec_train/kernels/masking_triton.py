@@ -1,7 +1,6 @@
 """The Triton side of `kernels.masking`: integer work only, so that it equals its twin bit for bit."""
 
 # mypy: disable-error-code="no-untyped-def"
-# ruff: noqa: PLR0913
 
 from __future__ import annotations
 
