@@ -33,6 +33,12 @@ class Bias:
     origin: int
     wide: int = 0  # columns of a lattice whose rows are 2 * wide - 1 entries apart; 0 = sites on a line
 
+    def reaches(self, queries: int, keys: int) -> bool:
+        """Whether there is an entry for every pair."""
+        wide = self.wide or max(queries, keys, 1)
+        first, last = (n - 1 + (n - 1) // wide * (wide - 1) for n in (queries, keys))
+        return first <= self.origin and last < self.diagonals.shape[1] - self.origin
+
     def dense(self, queries: int, keys: int) -> Tensor:
         """(H,queries,keys)."""
         if not self.wide:
@@ -166,13 +172,15 @@ def attention(
         (B,H,Nq,d), whose memory is that of (B,Nq,H,d).
 
     Raises:
-        Mismatch: the bias is not float32, or queries, keys and values differ in type or heads.
+        Mismatch: the bias is not float32 or too short, or queries, keys and values differ in type or heads.
     """
     if torch.is_autocast_enabled(q.device.type):
         q, k, v = (x.to(torch.get_autocast_dtype(q.device.type)) for x in (q, k, v))
     reads = reads or Reads()
     if bias is not None and bias.diagonals.dtype != torch.float32:
         raise Mismatch(f"attention: the bias is {bias.diagonals.dtype}, it is kept in float32")
+    if bias is not None and reads.first is None and not bias.reaches(q.shape[2], k.shape[2]):
+        raise Mismatch("attention: the bias does not reach from the first query to the last key and back")
     if not q.dtype == k.dtype == v.dtype:
         raise Mismatch(f"attention: queries, keys and values are {q.dtype}, {k.dtype} and {v.dtype}")
     if q.shape[1] % k.shape[1]:

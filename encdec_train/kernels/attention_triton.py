@@ -141,16 +141,8 @@ def forward_kernel(
         k = _tile(K, cols, keys, dims, km, SIZE)
         score = tl.dot(q, tl.trans(k), input_precision=PRECISION)
         score = _score(score, D, rows[:, None], cols[None, :], origin, entries, scale, WIDE)
-        allowed = _reads(
-            rows[:, None],
-            cols[None, :],
-            _down(first),
-            _down(stop),
-            _down(query_label),
-            _along(key_label),
-            queries,
-            keys,
-        )
+        allowed = (rows < queries)[:, None] & (cols < keys)[None, :]
+        allowed &= _reads(cols[None, :], _down(first), _down(stop), _down(query_label), _along(key_label))
         score = tl.where(allowed, score, float("-inf"))
         higher = tl.maximum(top, tl.max(score, 1))
         base = tl.where(higher == float("-inf"), 0.0, higher)  # of a query that has read nothing so far
@@ -214,16 +206,8 @@ def query_kernel(
         v = _tile(V, cols, keys, dims, vm, SIZE)
         score = tl.dot(q, tl.trans(k), input_precision=PRECISION)
         score = _score(score, D, rows[:, None], cols[None, :], origin, entries, scale, WIDE)
-        allowed = _reads(
-            rows[:, None],
-            cols[None, :],
-            _down(first),
-            _down(stop),
-            _down(query_label),
-            _along(key_label),
-            queries,
-            keys,
-        )
+        allowed = (rows < queries)[:, None] & (cols < keys)[None, :]
+        allowed &= _reads(cols[None, :], _down(first), _down(stop), _down(query_label), _along(key_label))
         weight = tl.exp2(tl.where(allowed, score - lse[:, None], float("-inf")))
         dweight = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
         dscore = weight * (dweight - delta[:, None])
@@ -283,16 +267,8 @@ def key_kernel(
             if D is not None:
                 here = D + h * entries
             score = _score(score, here, rows[None, :], cols[:, None], origin, entries, scale, WIDE)
-            allowed = _reads(
-                rows[None, :],
-                cols[:, None],
-                _along(first),
-                _along(stop),
-                _along(query_label),
-                _down(key_label),
-                queries,
-                keys,
-            )
+            allowed = (rows < queries)[None, :] & (cols < keys)[:, None]
+            allowed &= _reads(cols[:, None], _along(first), _along(stop), _along(query_label), _down(key_label))
             weight = tl.exp2(tl.where(allowed, score - lse[None, :], float("-inf")))
             dv += tl.dot(weight.to(grad.dtype), grad, input_precision=PRECISION)
             dweight = tl.dot(v, tl.trans(grad), input_precision=PRECISION)

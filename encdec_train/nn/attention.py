@@ -98,7 +98,7 @@ def attention(
     """
     if _in_kernel(q, k, query, key, attend if own else None, own, prefix, bias, dropout):
         table = None if bias is None else replace(bias, diagonals=bias.diagonals.float())
-        reads = _reads(query, key, attend if own else None, prefix)
+        reads = _reads(query, key, attend if own else None)
         return kernel.attention(q, k, v, bias=table, reads=reads, scale=scale)
     if _by_segments(query, key, attend, prefix, q):
         return _segments(q, k, v, query, key, attend if own else None, bias, dropout, scale)
@@ -145,8 +145,8 @@ def _unfit(
         return "single pairs are hidden"
     packed = query.doc is not None and key.doc is not None
     ordered = attend is not None and (attend.causal or attend.window > 0)
-    if prefix != (0, 0) and (packed or ordered):
-        return "a prefix stands before packed documents or a pattern of places"
+    if prefix != (0, 0) and (packed or ordered or key.valid is not None):
+        return "a prefix, read by all, stands before sites that are not"
     if not (ordered or bias is not None):
         return None
     if not (query.whole and key.whole):
@@ -158,7 +158,7 @@ def _unfit(
     return None
 
 
-def _reads(query: Sites, key: Sites, attend: Attend | None, prefix: tuple[int, int]) -> Reads:
+def _reads(query: Sites, key: Sites, attend: Attend | None) -> Reads:
     """The pattern of `allow`, where `_unfit` has nothing against it."""
     query_label = key_label = first = stop = lengths = None
     bounds: tuple[Tensor | None, Tensor | None] = (None, None)
@@ -168,13 +168,13 @@ def _reads(query: Sites, key: Sites, attend: Attend | None, prefix: tuple[int, i
         else:
             query_label, key_label = query.doc.int(), key.doc.int()
     elif key.valid is not None:
-        key_label = F.pad(key.valid, (prefix[1], 0), value=True).int()
-        lengths = (key_label * torch.arange(1, key_label.shape[1] + 1, device=key_label.device)).amax(1)
+        key_label = key.valid.int()
+        lengths = (key_label * torch.arange(1, key.n + 1, device=key_label.device)).amax(1)  # padding is mostly behind
     attend = attend or Attend()
     if lengths is not None or bounds[0] is not None or attend.causal or attend.window:
         first, stop = kernel.interval(
-            prefix[0] + query.n,
-            prefix[1] + key.n,
+            query.n,
+            key.n,
             query.place.device,
             causal=attend.causal,
             window=attend.window,
