@@ -21,6 +21,8 @@ from encdec_train.kernels.backend import table
 from encdec_train.kernels.crosscompile import Job
 
 LOG2E = tl.constexpr(1.4426950408889634)
+# Integers that change with the lengths of a batch: whether 16 divides them is no reason to compile again.
+VARYING = ["queries", "keys", "origin", "entries", "width", "ib", "im", "jb", "lb", "mb"]
 
 
 @triton.jit
@@ -109,7 +111,7 @@ def _by_offset(PART, dscore, rows, start, BN: tl.constexpr, WIDE: tl.constexpr, 
         tl.store(PART + at, tl.sum(tl.where(here, found, 0.0), 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def forward_kernel(
     Q, K, V, D, FIRST, STOP, QL, KL, OUT, LSE,
     qb, qh, qm, kb, kh, km, vb, vh, vm, ib, im, lb, mb,
@@ -159,7 +161,7 @@ def forward_kernel(
     tl.store(LSE + pair.to(tl.int64) * queries + rows, lse, mask=rows < queries)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def query_kernel(
     Q, K, V, D, FIRST, STOP, QL, KL, GRAD, OUT, LSE, DELTA, DQ, PART,
     qb, qh, qm, kb, kh, km, vb, vh, vm, gb, gh, gm, ib, im, lb, mb,
@@ -227,7 +229,7 @@ def query_kernel(
     _put(DQ + b * queries * heads * SIZE + h * SIZE, dq * scale, rows, queries, dims, heads * SIZE, SIZE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def key_kernel(
     Q, K, V, D, FIRST, STOP, FROM, UNTIL, QL, KL, GRAD, LSE, DELTA, DK, DV,
     qb, qh, qm, kb, kh, km, vb, vh, vm, gb, gh, gm, ib, im, jb, lb, mb,
@@ -294,8 +296,9 @@ def job(kernel: str, dtype: str, size: int, tiles: dict[str, int], wide: int = 0
     constants |= {"GROUP": 1, "SIZE": size, "DIM": size, "WIDE": wide, "PRECISION": "ieee"}
     constants |= {"BM": tiles["BM"], "BN": tiles["BN"]} | ({"CHUNKS": 6 if wide else 0} if kernel == "query" else {})
     signature = {name: _kind(name, dtype) for name in names if name not in constants}
-    strides = [name for name in names if len(name) == 2 and name.islower()]
-    title = f"attention.{kernel} {dtype} {size}{' lattice' if wide else ''} {tiles}"
+    strides = [name for name in names if len(name) == 2 and name.islower() and name not in VARYING]
+    shape = " ".join(str(number) for number in tiles.values())
+    title = f"attention.{kernel} {dtype} {size}{' lattice' if wide else ''}, tiles {shape}"
     return Job(name=title, kernel=function, signature=signature, constants=constants, options=options, aligned=strides)
 
 
@@ -310,18 +313,14 @@ def _kind(name: str, dtype: str) -> str:
 
 
 def jobs(arch: int) -> list[Job]:
-    """Every kernel with every choice of tiles for an architecture, and with the safe ones."""
+    """Every kernel with every choice of tiles for an architecture, and with the safe ones; some on a lattice too."""
     shipped = table("attention")
+    safe = [{"dtype": "bfloat16", "size": size, "kernels": shipped["safe"]} for size in (32, 128)]
+    rows = [row for row in shipped["rows"] if row["arch"] == arch] + safe
     found = [
-        job(kernel, row["dtype"], row["size"], row["kernels"][kernel])
-        for row in shipped["rows"]
-        if row["arch"] == arch
+        job(kernel, row["dtype"], row["size"], row["kernels"][kernel], wide)
+        for row in rows
         for kernel in KERNELS
-    ]
-    found += [
-        job(kernel, dtype, size, shipped["safe"][kernel], wide)
-        for dtype in ("bfloat16", "float32")
-        for size, wide in ((32, 0), (128, 0), (32, 14))
-        for kernel in KERNELS
+        for wide in ((0, 14) if (row["dtype"], row["size"]) == ("bfloat16", 32) else (0,))
     ]
     return found

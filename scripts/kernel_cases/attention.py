@@ -107,7 +107,7 @@ def _biased(rows: int, n: int, size: int, device: torch.device, *, backward: boo
 
     shape = {"rows": rows, "heads": 12, "own": 12, "queries": n, "keys": n, "size": size}
     q, k, v, table = _inputs(torch.bfloat16, device, **shape, entries=2 * n - 1)
-    index = torch.arange(n, device=device) - torch.arange(n, device=device)[:, None] + n - 1
+    dense = Bias(diagonals=table.detach(), origin=n - 1).dense(n, n)[None].to(q.dtype).requires_grad_()
 
     def add(score: Tensor, _: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return score + table[head, key - query + n - 1]
@@ -116,8 +116,8 @@ def _biased(rows: int, n: int, size: int, device: torch.device, *, backward: boo
     calls: dict[str, tuple[Callable[[], Tensor], list[Tensor]]] = {
         "ours": (lambda: attention(q, k, v, bias=Bias(diagonals=table, origin=n - 1), scale=1.0), [q, k, v, table]),
         "SDPA, bias of all pairs": (
-            lambda: F.scaled_dot_product_attention(q, k, v, attn_mask=table[:, index][None].to(q.dtype), scale=1.0),
-            [q, k, v, table],
+            lambda: F.scaled_dot_product_attention(q, k, v, attn_mask=dense, scale=1.0),
+            [q, k, v, dense],
         ),
         "FlexAttention, learned table": (lambda: flex(q, k, v, score_mod=add, scale=1.0), [q, k, v, table]),
         "SDPA without a bias": (lambda: F.scaled_dot_product_attention(q, k, v, scale=1.0), [q, k, v]),
@@ -134,12 +134,14 @@ def _packed(rows: int, n: int, size: int, device: torch.device) -> dict[str, Cal
     bounds = torch.arange(0, rows * n + 1, n // 2, device=device, dtype=torch.int32)
     first, stop = interval(rows * n, rows * n, device, query_bounds=bounds, key_bounds=bounds, rows=1)
     reads = Reads(first=first, stop=stop)
-    flat = [x[0].transpose(0, 1) for x in (q, k, v)]
     padded = _inputs(torch.bfloat16, device, rows=2 * rows, queries=n, keys=n, **shape)[:3]
     real = (torch.arange(n, device=device) < n // 2)[None, None, None]
     calls: dict[str, tuple[Callable[[], Tensor], list[Tensor]]] = {
         "ours": (lambda: attention(q, k, v, reads=reads), [q, k, v]),
-        "varlen_attn": (lambda: varlen_attn(*flat, bounds, bounds, n // 2, n // 2), [q, k, v]),
+        "varlen_attn": (
+            lambda: varlen_attn(*(x[0].transpose(0, 1) for x in (q, k, v)), bounds, bounds, n // 2, n // 2),
+            [q, k, v],
+        ),
         "SDPA, half padding": (lambda: F.scaled_dot_product_attention(*padded, attn_mask=real), list(padded)),
     }
     return {side: _trained(*call) for side, call in calls.items()}
