@@ -19,10 +19,11 @@ import triton.language as tl
 
 from encdec_train.kernels.backend import table
 from encdec_train.kernels.crosscompile import Job
+from encdec_train.kernels.masking_triton import GAMMA, chance, mix
 
 LOG2E = tl.constexpr(1.4426950408889634)
 # Integers that change with the lengths of a batch: whether 16 divides them is no reason to compile again.
-VARYING = ["queries", "keys", "origin", "entries", "width", "ib", "im", "jb", "lb", "mb"]
+VARYING = ["queries", "keys", "origin", "entries", "width", "before", "ib", "im", "jb", "lb", "mb"]
 
 
 @triton.jit
@@ -99,6 +100,17 @@ def _reads(cols, first, stop, query_label, key_label):
 
 
 @triton.jit
+def _drop(weight, SEED, pair, rows, cols, queries, keys, rate):
+    """Weights, or their gradient, without those that dropout takes: `attention.kept`."""
+    if SEED is None:
+        return weight
+    else:
+        counter = (pair * queries + rows) * keys + cols
+        bits = chance(mix(tl.load(SEED) + counter * GAMMA))
+        return tl.where(bits.to(tl.float32) >= rate * 16777216.0, weight / (1.0 - rate), 0.0)
+
+
+@triton.jit
 def _by_offset(PART, dscore, rows, start, BN: tl.constexpr, WIDE: tl.constexpr, CHUNKS: tl.constexpr):
     """Sums of a tile on a lattice over equal differences of codes, which grow with the index."""
     least = _code(start, WIDE) - tl.max(_code(rows, WIDE), 0)
@@ -113,9 +125,9 @@ def _by_offset(PART, dscore, rows, start, BN: tl.constexpr, WIDE: tl.constexpr, 
 
 @triton.jit(do_not_specialize=VARYING)
 def forward_kernel(
-    Q, K, V, D, FIRST, STOP, QL, KL, OUT, LSE,
+    Q, K, V, D, FIRST, STOP, QL, KL, SEED, OUT, LSE,
     qb, qh, qm, kb, kh, km, vb, vh, vm, ib, im, lb, mb,
-    heads, queries, keys, origin, entries, scale,
+    heads, queries, keys, origin, entries, scale, rate,
     GROUP: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     WIDE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -152,6 +164,7 @@ def forward_kernel(
         fade = tl.exp2(top - base)
         total = total * fade + tl.sum(weight, 1)
         v = _tile(V, cols, keys, dims, vm, SIZE)
+        weight = _drop(weight, SEED, pair.to(tl.int64), rows[:, None], cols[None, :], queries, keys, rate)
         out = out * fade[:, None] + tl.dot(weight.to(v.dtype), v, input_precision=PRECISION)
         top = higher
     empty = total == 0.0
@@ -163,9 +176,9 @@ def forward_kernel(
 
 @triton.jit(do_not_specialize=VARYING)
 def query_kernel(
-    Q, K, V, D, FIRST, STOP, QL, KL, GRAD, OUT, LSE, DELTA, DQ, PART,
+    Q, K, V, D, FIRST, STOP, QL, KL, SEED, GRAD, OUT, LSE, DELTA, DQ, PART,
     qb, qh, qm, kb, kh, km, vb, vh, vm, gb, gh, gm, ib, im, lb, mb,
-    heads, queries, keys, origin, entries, width, scale,
+    heads, queries, keys, origin, entries, width, before, scale, rate,
     GROUP: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     WIDE: tl.constexpr, PRECISION: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
@@ -212,6 +225,7 @@ def query_kernel(
         allowed &= _reads(cols[None, :], _down(first), _down(stop), _down(query_label), _along(key_label))
         weight = tl.exp2(tl.where(allowed, score - lse[:, None], float("-inf")))
         dweight = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
+        dweight = _drop(dweight, SEED, before + pair.to(tl.int64), rows[:, None], cols[None, :], queries, keys, rate)
         dscore = weight * (dweight - delta[:, None])
         dq += tl.dot(dscore.to(k.dtype), k, input_precision=PRECISION)
         if PART is not None:
@@ -231,9 +245,9 @@ def query_kernel(
 
 @triton.jit(do_not_specialize=VARYING)
 def key_kernel(
-    Q, K, V, D, FIRST, STOP, FROM, UNTIL, QL, KL, GRAD, LSE, DELTA, DK, DV,
+    Q, K, V, D, FIRST, STOP, FROM, UNTIL, QL, KL, SEED, GRAD, LSE, DELTA, DK, DV,
     qb, qh, qm, kb, kh, km, vb, vh, vm, gb, gh, gm, ib, im, jb, lb, mb,
-    heads, queries, keys, origin, entries, scale,
+    heads, queries, keys, origin, entries, scale, rate,
     GROUP: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     WIDE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -272,8 +286,10 @@ def key_kernel(
             allowed = (rows < queries)[None, :] & (cols < keys)[:, None]
             allowed &= _reads(cols[:, None], _along(first), _along(stop), _along(query_label), _down(key_label))
             weight = tl.exp2(tl.where(allowed, score - lse[None, :], float("-inf")))
-            dv += tl.dot(weight.to(grad.dtype), grad, input_precision=PRECISION)
+            left = _drop(weight, SEED, b * heads + h, rows[None, :], cols[:, None], queries, keys, rate)
+            dv += tl.dot(left.to(grad.dtype), grad, input_precision=PRECISION)
             dweight = tl.dot(v, tl.trans(grad), input_precision=PRECISION)
+            dweight = _drop(dweight, SEED, b * heads + h, rows[None, :], cols[:, None], queries, keys, rate)
             dscore = weight * (dweight - delta[None, :])
             dk += tl.dot(dscore.to(q.dtype), q, input_precision=PRECISION)
     _put(DK + b * keys * own * SIZE + hk * SIZE, dk * scale, cols, keys, dims, own * SIZE, SIZE)
@@ -290,7 +306,7 @@ def job(kernel: str, dtype: str, size: int, tiles: dict[str, int], wide: int = 0
     """One kernel as it is compiled for packed rows with a learned bias; on a lattice there is no packing."""
     function = KERNELS[kernel]
     names = function.arg_names
-    unused = {"QL", "KL"} | ({"FIRST", "STOP", "FROM", "UNTIL"} if wide else set())
+    unused = {"QL", "KL", "SEED"} | ({"FIRST", "STOP", "FROM", "UNTIL"} if wide else set())
     options = {name: tiles[name] for name in ("num_warps", "num_stages")}
     constants = dict.fromkeys(unused & set(names))
     constants |= {"GROUP": 1, "SIZE": size, "DIM": size, "WIDE": wide, "PRECISION": "ieee"}
@@ -309,7 +325,7 @@ def _kind(name: str, dtype: str) -> str:
         return "*i32"
     if name.isupper():
         return POINTERS[dtype]
-    return "fp32" if name == "scale" else "i32"
+    return "fp32" if name in ("scale", "rate") else "i32"
 
 
 def jobs(arch: int) -> list[Job]:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from encdec_train.kernels import attention as kernel
-from encdec_train.kernels.attention import Bias, Reads
+from encdec_train.kernels.attention import Bias, Dropout, Reads
 from encdec_train.kernels.backend import choose
 from encdec_train.types import Attend, Sites
 
@@ -96,10 +96,12 @@ def attention(
     Returns:
         (B,H,prefix+Nq,d).
     """
-    if _in_kernel(q, k, query, key, attend if own else None, own, prefix, bias, dropout):
+    if _in_kernel(q, k, query, key, attend if own else None, own, prefix, bias):
         table = None if bias is None else replace(bias, diagonals=bias.diagonals.float())
         reads = _reads(query, key, attend if own else None)
-        return kernel.attention(q, k, v, bias=table, reads=reads, scale=scale)
+        seed = torch.randint(2**62, (1,), device=q.device) if dropout else None
+        left_out = None if seed is None else Dropout(rate=dropout, seed=seed)
+        return kernel.attention(q, k, v, bias=table, reads=reads, scale=scale, dropout=left_out)
     if _by_segments(query, key, attend, prefix, q):
         return _segments(q, k, v, query, key, attend if own else None, bias, dropout, scale)
     mask = allow(attend, query, key, own=own)
@@ -124,13 +126,10 @@ def _in_kernel(
     own: bool,
     prefix: tuple[int, int],
     bias: Bias | None,
-    dropout: float,
 ) -> bool:
     packed = query.doc is not None and key.doc is not None
     plain = bias is None and attend is None and not packed and key.valid is None
     pattern = None if plain else _unfit(query, key, attend, own, prefix, bias)
-    if dropout:
-        pattern = "weights are dropped"
     facts = {"dtype": q.dtype, "size": q.shape[-1], "queries": q.shape[2], "keys": k.shape[2]}
     return choose("attention", q.device, **facts, pattern=pattern, plain=plain) == "triton"
 

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from encdec_train.encoders.swin import WindowAttention
 from encdec_train.kernels import attention as module
-from encdec_train.kernels.attention import Bias, Reads, attention, interval, maps, reference
+from encdec_train.kernels.attention import Bias, Dropout, Reads, attention, interval, maps, reference
 from encdec_train.nn.attention import attention as over_sites
 from encdec_train.nn.position import LinearBias, RelativeBias
 from encdec_train.types import Attend, Mismatch, Sites
@@ -38,12 +38,14 @@ def same(found: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> None:
     assert error <= tolerance * max(1.0, expected.abs().max().item() if expected.numel() else 0.0), error
 
 
-def compare(leaves: list[Tensor], bias: Bias | None = None, reads: Reads | None = None) -> list[Tensor]:
+def compare(
+    leaves: list[Tensor], bias: Bias | None = None, reads: Reads | None = None, dropout: Dropout | None = None
+) -> list[Tensor]:
     """Outputs and all gradients of the kernels against the definition; returns the gradients."""
-    found = attention(*leaves[:3], bias=bias and replace(bias, diagonals=leaves[3]), reads=reads)
+    found = attention(*leaves[:3], bias=bias and replace(bias, diagonals=leaves[3]), reads=reads, dropout=dropout)
     grad = torch.randn_like(found)
     wide = [x.detach().double().requires_grad_() for x in leaves]
-    expected = reference(*wide[:3], bias=bias and replace(bias, diagonals=wide[3]), reads=reads)
+    expected = reference(*wide[:3], bias=bias and replace(bias, diagonals=wide[3]), reads=reads, dropout=dropout)
     same(found, expected)
     used = slice(None if bias else 3)
     grads = torch.autograd.grad(found, leaves[used], grad)
@@ -145,6 +147,26 @@ def test_labels(device: torch.device) -> None:
     compare(draw(device, 17, 40, rows=2), None, Reads(key_label=label.clamp_min(0)))
 
 
+def test_dropout_is_that_of_its_seed(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels and torch leave the same weights out, rows of the batch in turns or not."""
+    monkeypatch.setattr(module, "PARTIAL", 1)
+    leaves = draw(device, 33, 20, rows=2, heads=2, shared=2)
+    dropout = Dropout(rate=0.3, seed=torch.tensor([2**61 + 3], device=device))
+    compare(leaves, Bias(diagonals=leaves[3], origin=32), None, dropout)
+    kept = dropout.kept(torch.Size([2, 2, 300, 200]))
+    assert abs(kept.float().mean() - 0.7) < 0.005
+    assert torch.equal(kept, dropout.kept(kept.shape)) and not torch.equal(kept[0], kept[1])
+
+
+def test_over_sites_dropout_follows_torchs_generator(device: torch.device) -> None:
+    q, k, v, _ = draw(device, 17, 17)
+    sites, found = line(1, 17, device), []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        found.append(over_sites(q, k, v, query=sites, key=sites, dropout=0.5))
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
 def test_packed_equals_a_loop(device: torch.device) -> None:
     lengths = [3, 30, 17]
     bounds = torch.tensor([0, *lengths]).cumsum(0).int().to(device)
@@ -202,7 +224,7 @@ def test_the_definition_is_torchs_and_has_its_gradient() -> None:
 def test_as_an_operation_of_torch(device: torch.device) -> None:
     leaves = draw(device, 17, 17)
     first, stop = interval(17, 17, device, causal=True)
-    rest = (leaves[3], first, stop, None, None, 16, 0, 0.25)
+    rest = (leaves[3], first, stop, None, None, torch.tensor([7], device=device), 16, 0, 0.25, 0.1)
     torch.library.opcheck(module._forward, (*leaves[:3], *rest))
     q, k, v, table = (x.detach() for x in leaves)
     out, lse = module._forward(q, k, v, table, *rest[1:])
@@ -333,7 +355,6 @@ def test_slopes_have_no_gradient(device: torch.device) -> None:
         ({"size": 8}, "heads of width 8 are not within 16 to 128"),
         ({"size": 160}, "heads of width 160"),
         ({"dtype": torch.float64}, r"queries are torch\.float64"),
-        ({"dropout": 0.1}, "weights are dropped"),
         ({"attend": Attend(seen=torch.ones(1, 20, 20, dtype=torch.bool))}, "single pairs are hidden"),
         ({"attend": Attend(rank=torch.zeros(1, 20)), "own": True}, "order of their own"),
         ({"attend": Attend(causal=True), "whole": False}, "sites were taken out"),
@@ -343,7 +364,7 @@ def test_slopes_have_no_gradient(device: torch.device) -> None:
 def test_what_no_kernel_takes_is_refused_in_words(device: torch.device, change: dict, reason: str) -> None:
     sites = line(1, 20, device, whole=change.get("whole", True))
     q = torch.randn(1, 1, 20 + change.get("prefix", (0, 0))[0], change.get("size", 16), dtype=change.get("dtype"))
-    chosen = {name: change[name] for name in ("attend", "prefix", "dropout") if name in change}
+    chosen = {name: change[name] for name in ("attend", "prefix") if name in change}
     with pytest.raises(Mismatch, match=f"no kernel of attention takes this: .*{reason}"):
         over_sites(q, q, q, query=sites, key=sites, **chosen)
 
