@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from encdec_train import rng
 from encdec_train.kernels import backend
 from encdec_train.types import Mismatch
 
@@ -32,6 +33,12 @@ class Bias:
     diagonals: Tensor  # (H,T) float32; entry `origin` is that of a site and itself, the next that of the key behind it
     origin: int
     wide: int = 0  # columns of a lattice whose rows are 2 * wide - 1 entries apart; 0 = sites on a line
+
+    def reaches(self, queries: int, keys: int) -> bool:
+        """Whether there is an entry for every pair."""
+        wide = self.wide or max(queries, keys, 1)
+        first, last = (n - 1 + (n - 1) // wide * (wide - 1) for n in (queries, keys))
+        return first <= self.origin and last < self.diagonals.shape[1] - self.origin
 
     def dense(self, queries: int, keys: int) -> Tensor:
         """(H,queries,keys)."""
@@ -108,6 +115,20 @@ def interval(
     return first.int(), stop.int()
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dropout:
+    """Weights that are left out, and the others made larger; the same ones whenever the seed is the same."""
+
+    rate: float
+    seed: Tensor  # (1,) int64
+
+    def kept(self, shape: torch.Size) -> Tensor:
+        """(B,H,Nq,Nk) bool: a weight's 24 bits are those of splitmix64 for its place among all."""
+        counter = torch.arange(shape.numel(), device=self.seed.device).view(shape)
+        bits = (rng.mix(self.seed + counter * rng.GAMMA) >> 40) & 0xFFFFFF
+        return bits.float() >= torch.tensor(self.rate, dtype=torch.float32) * 2**24
+
+
 def maps(
     q: Tensor, k: Tensor, *, bias: Bias | None = None, reads: Reads | None = None, scale: float | None = None
 ) -> Tensor:
@@ -138,9 +159,13 @@ def reference(
     bias: Bias | None = None,
     reads: Reads | None = None,
     scale: float | None = None,
+    dropout: Dropout | None = None,
 ) -> Tensor:
     """`attention` in torch."""
-    return maps(q, k, bias=bias, reads=reads, scale=scale) @ v.repeat_interleave(q.shape[1] // v.shape[1], 1)
+    weights = maps(q, k, bias=bias, reads=reads, scale=scale)
+    if dropout is not None:
+        weights = weights * dropout.kept(weights.shape) / (1 - dropout.rate)
+    return weights @ v.repeat_interleave(q.shape[1] // v.shape[1], 1)
 
 
 def attention(
@@ -151,6 +176,7 @@ def attention(
     bias: Bias | None = None,
     reads: Reads | None = None,
     scale: float | None = None,
+    dropout: Dropout | None = None,
 ) -> Tensor:
     """softmax(q k^T scale + bias) v over the keys that are read, in one kernel each way.
 
@@ -161,18 +187,21 @@ def attention(
         bias: by relative place; float32 whatever the queries are.
         reads: who reads whom; None = everyone reads everyone.
         scale: None = 1 / sqrt(d).
+        dropout: of the weights.
 
     Returns:
         (B,H,Nq,d), whose memory is that of (B,Nq,H,d).
 
     Raises:
-        Mismatch: the bias is not float32, or queries, keys and values differ in type or heads.
+        Mismatch: the bias is not float32 or too short, or queries, keys and values differ in type or heads.
     """
     if torch.is_autocast_enabled(q.device.type):
         q, k, v = (x.to(torch.get_autocast_dtype(q.device.type)) for x in (q, k, v))
     reads = reads or Reads()
     if bias is not None and bias.diagonals.dtype != torch.float32:
         raise Mismatch(f"attention: the bias is {bias.diagonals.dtype}, it is kept in float32")
+    if bias is not None and reads.first is None and not bias.reaches(q.shape[2], k.shape[2]):
+        raise Mismatch("attention: the bias does not reach from the first query to the last key and back")
     if not q.dtype == k.dtype == v.dtype:
         raise Mismatch(f"attention: queries, keys and values are {q.dtype}, {k.dtype} and {v.dtype}")
     if q.shape[1] % k.shape[1]:
@@ -186,9 +215,11 @@ def attention(
         reads.stop,
         reads.query_label,
         reads.key_label,
+        None if dropout is None else dropout.seed,
         0 if bias is None else bias.origin,
         0 if bias is None else bias.wide,
         q.shape[-1] ** -0.5 if scale is None else scale,
+        0.0 if dropout is None else dropout.rate,
     )
     return out
 
@@ -249,7 +280,7 @@ def _like(x: Tensor, rows: int) -> Tensor:
     return x.new_empty(x.shape[0], rows, x.shape[1], x.shape[3]).transpose(1, 2)
 
 
-def _run_forward(
+def _run_forward(  # noqa: PLR0913
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -258,9 +289,11 @@ def _run_forward(
     stop: Tensor | None,
     query_label: Tensor | None,
     key_label: Tensor | None,
+    seed: Tensor | None,
     origin: int,
     wide: int,
     scale: float,
+    rate: float,
 ) -> tuple[Tensor, Tensor]:
     from encdec_train.kernels.attention_triton import forward_kernel
 
@@ -271,10 +304,10 @@ def _run_forward(
     out, lse = _like(q, n), q.new_empty(b, h, n, dtype=torch.float32)
     if out.numel():
         forward_kernel[_tiles(n, tiles["forward"]["BM"]) * b * h,](
-            q, k, v, diagonals, first, stop, query_label, key_label, out, lse,
+            q, k, v, diagonals, first, stop, query_label, key_label, seed, out, lse,
             *_strides(q, k, v), _broadcast(first, 0), _broadcast(first, 1),
             _broadcast(query_label, 0), _broadcast(key_label, 0),
-            h, n, k.shape[2], origin, 0 if diagonals is None else diagonals.shape[1], scale,
+            h, n, k.shape[2], origin, 0 if diagonals is None else diagonals.shape[1], scale, rate,
             WIDE=wide, **fixed, **tiles["forward"],
         )  # fmt: skip
     return out, lse
@@ -296,9 +329,11 @@ def _run_backward(  # noqa: PLR0913
     stop: Tensor | None,
     query_label: Tensor | None,
     key_label: Tensor | None,
+    seed: Tensor | None,
     origin: int,
     wide: int,
     scale: float,
+    rate: float,
     learned: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     from encdec_train.kernels.attention_triton import key_kernel, query_kernel
@@ -314,20 +349,20 @@ def _run_backward(  # noqa: PLR0913
     for rows in sums.slices():
         at = [x if x is None or x.shape[0] == 1 else x[rows] for x in (first, stop, query_label, key_label)]
         query_kernel[_tiles(n, tiles["query"]["BM"]) * len(q[rows]) * h,](
-            q[rows], k[rows], v[rows], diagonals, *at, grad[rows], out[rows], lse[rows], delta[rows], dq[rows],
+            q[rows], k[rows], v[rows], diagonals, *at, seed, grad[rows], out[rows], lse[rows], delta[rows], dq[rows],
             sums.room(len(q[rows])), *_strides(q, k, v, grad), _broadcast(first, 0), _broadcast(first, 1),
             _broadcast(query_label, 0), _broadcast(key_label, 0),
-            h, n, keys, origin, entries, sums.width, scale,
+            h, n, keys, origin, entries, sums.width, rows.start * h, scale, rate,
             WIDE=wide, CHUNKS=sums.chunks, **fixed, **tiles["query"],
         )  # fmt: skip
         sums.take()
     readers, until = _readers(first, stop, n, keys)
     if dk.numel():
         key_kernel[_tiles(keys, tiles["key"]["BN"]) * b * k.shape[1],](
-            q, k, v, diagonals, first, stop, readers, until, query_label, key_label, grad, lse, delta, dk, dv,
+            q, k, v, diagonals, first, stop, readers, until, query_label, key_label, seed, grad, lse, delta, dk, dv,
             *_strides(q, k, v, grad), _broadcast(first, 0), _broadcast(first, 1), _broadcast(readers, 0),
             _broadcast(query_label, 0), _broadcast(key_label, 0),
-            h, n, keys, origin, entries, scale,
+            h, n, keys, origin, entries, scale, rate,
             WIDE=wide, **fixed, **tiles["key"],
         )  # fmt: skip
     return dq, dk, dv, sums.fold(entries, origin)
@@ -425,7 +460,7 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
         with backend.below_autograd():
             out, lse = _forward(q, k, v, *rest)
-        tensors, ctx.numbers = rest[:5], rest[5:]
+        tensors, ctx.numbers = rest[:6], rest[6:]
         ctx.save_for_backward(q, k, v, out, lse, *tensors)
         ctx.mark_non_differentiable(lse)
         return out, lse
@@ -435,12 +470,12 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         learned = ctx.needs_input_grad[3]
         dq, dk, dv, table = _backward(grad, *ctx.saved_tensors, *ctx.numbers, learned)
-        return dq, dk, dv, table if learned else None, *[None] * 7
+        return dq, dk, dv, table if learned else None, *[None] * 9
 
 
 WHAT = (
     "Tensor? diagonals, Tensor? first, Tensor? stop, Tensor? query_label, Tensor? key_label, "
-    "int origin, int wide, float scale"
+    "Tensor? seed, int origin, int wide, float scale, float rate"
 )
 _forward = backend.define(
     f"attention(Tensor q, Tensor k, Tensor v, {WHAT}) -> (Tensor, Tensor)",

@@ -19,8 +19,11 @@ import triton.language as tl
 
 from encdec_train.kernels.backend import table
 from encdec_train.kernels.crosscompile import Job
+from encdec_train.kernels.masking_triton import GAMMA, chance, mix
 
 LOG2E = tl.constexpr(1.4426950408889634)
+# Integers that change with the lengths of a batch: whether 16 divides them is no reason to compile again.
+VARYING = ["queries", "keys", "origin", "entries", "width", "before", "ib", "im", "jb", "lb", "mb"]
 
 
 @triton.jit
@@ -97,6 +100,17 @@ def _reads(cols, first, stop, query_label, key_label):
 
 
 @triton.jit
+def _drop(weight, SEED, pair, rows, cols, queries, keys, rate):
+    """Weights, or their gradient, without those that dropout takes: `attention.kept`."""
+    if SEED is None:
+        return weight
+    else:
+        counter = (pair * queries + rows) * keys + cols
+        bits = chance(mix(tl.load(SEED) + counter * GAMMA))
+        return tl.where(bits.to(tl.float32) >= rate * 16777216.0, weight / (1.0 - rate), 0.0)
+
+
+@triton.jit
 def _by_offset(PART, dscore, rows, start, BN: tl.constexpr, WIDE: tl.constexpr, CHUNKS: tl.constexpr):
     """Sums of a tile on a lattice over equal differences of codes, which grow with the index."""
     least = _code(start, WIDE) - tl.max(_code(rows, WIDE), 0)
@@ -109,11 +123,11 @@ def _by_offset(PART, dscore, rows, start, BN: tl.constexpr, WIDE: tl.constexpr, 
         tl.store(PART + at, tl.sum(tl.where(here, found, 0.0), 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def forward_kernel(
-    Q, K, V, D, FIRST, STOP, QL, KL, OUT, LSE,
+    Q, K, V, D, FIRST, STOP, QL, KL, SEED, OUT, LSE,
     qb, qh, qm, kb, kh, km, vb, vh, vm, ib, im, lb, mb,
-    heads, queries, keys, origin, entries, scale,
+    heads, queries, keys, origin, entries, scale, rate,
     GROUP: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     WIDE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -141,16 +155,8 @@ def forward_kernel(
         k = _tile(K, cols, keys, dims, km, SIZE)
         score = tl.dot(q, tl.trans(k), input_precision=PRECISION)
         score = _score(score, D, rows[:, None], cols[None, :], origin, entries, scale, WIDE)
-        allowed = _reads(
-            rows[:, None],
-            cols[None, :],
-            _down(first),
-            _down(stop),
-            _down(query_label),
-            _along(key_label),
-            queries,
-            keys,
-        )
+        allowed = (rows < queries)[:, None] & (cols < keys)[None, :]
+        allowed &= _reads(cols[None, :], _down(first), _down(stop), _down(query_label), _along(key_label))
         score = tl.where(allowed, score, float("-inf"))
         higher = tl.maximum(top, tl.max(score, 1))
         base = tl.where(higher == float("-inf"), 0.0, higher)  # of a query that has read nothing so far
@@ -158,6 +164,7 @@ def forward_kernel(
         fade = tl.exp2(top - base)
         total = total * fade + tl.sum(weight, 1)
         v = _tile(V, cols, keys, dims, vm, SIZE)
+        weight = _drop(weight, SEED, pair.to(tl.int64), rows[:, None], cols[None, :], queries, keys, rate)
         out = out * fade[:, None] + tl.dot(weight.to(v.dtype), v, input_precision=PRECISION)
         top = higher
     empty = total == 0.0
@@ -167,11 +174,11 @@ def forward_kernel(
     tl.store(LSE + pair.to(tl.int64) * queries + rows, lse, mask=rows < queries)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def query_kernel(
-    Q, K, V, D, FIRST, STOP, QL, KL, GRAD, OUT, LSE, DELTA, DQ, PART,
+    Q, K, V, D, FIRST, STOP, QL, KL, SEED, GRAD, OUT, LSE, DELTA, DQ, PART,
     qb, qh, qm, kb, kh, km, vb, vh, vm, gb, gh, gm, ib, im, lb, mb,
-    heads, queries, keys, origin, entries, width, scale,
+    heads, queries, keys, origin, entries, width, before, scale, rate,
     GROUP: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     WIDE: tl.constexpr, PRECISION: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
@@ -214,18 +221,11 @@ def query_kernel(
         v = _tile(V, cols, keys, dims, vm, SIZE)
         score = tl.dot(q, tl.trans(k), input_precision=PRECISION)
         score = _score(score, D, rows[:, None], cols[None, :], origin, entries, scale, WIDE)
-        allowed = _reads(
-            rows[:, None],
-            cols[None, :],
-            _down(first),
-            _down(stop),
-            _down(query_label),
-            _along(key_label),
-            queries,
-            keys,
-        )
+        allowed = (rows < queries)[:, None] & (cols < keys)[None, :]
+        allowed &= _reads(cols[None, :], _down(first), _down(stop), _down(query_label), _along(key_label))
         weight = tl.exp2(tl.where(allowed, score - lse[:, None], float("-inf")))
         dweight = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
+        dweight = _drop(dweight, SEED, before + pair.to(tl.int64), rows[:, None], cols[None, :], queries, keys, rate)
         dscore = weight * (dweight - delta[:, None])
         dq += tl.dot(dscore.to(k.dtype), k, input_precision=PRECISION)
         if PART is not None:
@@ -243,11 +243,11 @@ def query_kernel(
     _put(DQ + b * queries * heads * SIZE + h * SIZE, dq * scale, rows, queries, dims, heads * SIZE, SIZE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def key_kernel(
-    Q, K, V, D, FIRST, STOP, FROM, UNTIL, QL, KL, GRAD, LSE, DELTA, DK, DV,
+    Q, K, V, D, FIRST, STOP, FROM, UNTIL, QL, KL, SEED, GRAD, LSE, DELTA, DK, DV,
     qb, qh, qm, kb, kh, km, vb, vh, vm, gb, gh, gm, ib, im, jb, lb, mb,
-    heads, queries, keys, origin, entries, scale,
+    heads, queries, keys, origin, entries, scale, rate,
     GROUP: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     WIDE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -283,19 +283,13 @@ def key_kernel(
             if D is not None:
                 here = D + h * entries
             score = _score(score, here, rows[None, :], cols[:, None], origin, entries, scale, WIDE)
-            allowed = _reads(
-                rows[None, :],
-                cols[:, None],
-                _along(first),
-                _along(stop),
-                _along(query_label),
-                _down(key_label),
-                queries,
-                keys,
-            )
+            allowed = (rows < queries)[None, :] & (cols < keys)[:, None]
+            allowed &= _reads(cols[:, None], _along(first), _along(stop), _along(query_label), _down(key_label))
             weight = tl.exp2(tl.where(allowed, score - lse[None, :], float("-inf")))
-            dv += tl.dot(weight.to(grad.dtype), grad, input_precision=PRECISION)
+            left = _drop(weight, SEED, b * heads + h, rows[None, :], cols[:, None], queries, keys, rate)
+            dv += tl.dot(left.to(grad.dtype), grad, input_precision=PRECISION)
             dweight = tl.dot(v, tl.trans(grad), input_precision=PRECISION)
+            dweight = _drop(dweight, SEED, b * heads + h, rows[None, :], cols[:, None], queries, keys, rate)
             dscore = weight * (dweight - delta[None, :])
             dk += tl.dot(dscore.to(q.dtype), q, input_precision=PRECISION)
     _put(DK + b * keys * own * SIZE + hk * SIZE, dk * scale, cols, keys, dims, own * SIZE, SIZE)
@@ -312,14 +306,15 @@ def job(kernel: str, dtype: str, size: int, tiles: dict[str, int], wide: int = 0
     """One kernel as it is compiled for packed rows with a learned bias; on a lattice there is no packing."""
     function = KERNELS[kernel]
     names = function.arg_names
-    unused = {"QL", "KL"} | ({"FIRST", "STOP", "FROM", "UNTIL"} if wide else set())
+    unused = {"QL", "KL", "SEED"} | ({"FIRST", "STOP", "FROM", "UNTIL"} if wide else set())
     options = {name: tiles[name] for name in ("num_warps", "num_stages")}
     constants = dict.fromkeys(unused & set(names))
     constants |= {"GROUP": 1, "SIZE": size, "DIM": size, "WIDE": wide, "PRECISION": "ieee"}
     constants |= {"BM": tiles["BM"], "BN": tiles["BN"]} | ({"CHUNKS": 6 if wide else 0} if kernel == "query" else {})
     signature = {name: _kind(name, dtype) for name in names if name not in constants}
-    strides = [name for name in names if len(name) == 2 and name.islower()]
-    title = f"attention.{kernel} {dtype} {size}{' lattice' if wide else ''} {tiles}"
+    strides = [name for name in names if len(name) == 2 and name.islower() and name not in VARYING]
+    shape = " ".join(str(number) for number in tiles.values())
+    title = f"attention.{kernel} {dtype} {size}{' lattice' if wide else ''}, tiles {shape}"
     return Job(name=title, kernel=function, signature=signature, constants=constants, options=options, aligned=strides)
 
 
@@ -330,22 +325,18 @@ def _kind(name: str, dtype: str) -> str:
         return "*i32"
     if name.isupper():
         return POINTERS[dtype]
-    return "fp32" if name == "scale" else "i32"
+    return "fp32" if name in ("scale", "rate") else "i32"
 
 
 def jobs(arch: int) -> list[Job]:
-    """Every kernel with every choice of tiles for an architecture, and with the safe ones."""
+    """Every kernel with every choice of tiles for an architecture, and with the safe ones; some on a lattice too."""
     shipped = table("attention")
+    safe = [{"dtype": "bfloat16", "size": size, "kernels": shipped["safe"]} for size in (32, 128)]
+    rows = [row for row in shipped["rows"] if row["arch"] == arch] + safe
     found = [
-        job(kernel, row["dtype"], row["size"], row["kernels"][kernel])
-        for row in shipped["rows"]
-        if row["arch"] == arch
+        job(kernel, row["dtype"], row["size"], row["kernels"][kernel], wide)
+        for row in rows
         for kernel in KERNELS
-    ]
-    found += [
-        job(kernel, dtype, size, shipped["safe"][kernel], wide)
-        for dtype in ("bfloat16", "float32")
-        for size, wide in ((32, 0), (128, 0), (32, 14))
-        for kernel in KERNELS
+        for wide in ((0, 14) if (row["dtype"], row["size"]) == ("bfloat16", 32) else (0,))
     ]
     return found

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
-import subprocess
-import tempfile
 import time
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,45 +41,43 @@ class Built:
     seconds: float
     shared: int  # bytes
     registers: int  # of a thread
-    stack: int  # bytes of a thread in local memory: what did not fit into its registers
+    spilled: int  # bytes of a thread that did not fit into its registers
     wgmma: bool  # Hopper's matrix instruction is used
 
     @property
     def fits(self) -> bool:
         """Whether it can be launched, and nothing spills."""
-        return self.shared <= SHARED[self.arch] and self.stack == 0
+        return self.shared <= SHARED[self.arch] and self.spilled == 0
 
 
 def build(job: Job, arch: int) -> Built:
-    """Compile one kernel for one architecture."""
+    """Compile one kernel for one architecture, whatever Triton has in its cache."""
     names = job.kernel.arg_names
     signature = {name: job.signature.get(name, "constexpr") for name in names}
     aligned = [name for name, kind in signature.items() if kind.startswith("*") or name in job.aligned]
     attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}
-    started = time.perf_counter()
-    options = {"enable_fp_fusion": True, **job.options}
     source = ASTSource(job.kernel, signature, dict(job.constants), attributes)
-    made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
-    seconds = time.perf_counter() - started
-    registers, stack = _usage(made.asm["cubin"])
+    options = {"enable_fp_fusion": True, **job.options}
+    started, said = time.perf_counter(), io.StringIO()
+    with ExitStack() as stack:
+        stack.enter_context(triton.knobs.nvidia.scope())
+        stack.enter_context(triton.knobs.compilation.scope())
+        stack.enter_context(redirect_stdout(said))
+        triton.knobs.nvidia.dump_ptxas_log = triton.knobs.compilation.always_compile = True
+        made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     return Built(
         name=job.name,
         arch=arch,
-        seconds=round(seconds, 2),
+        seconds=round(time.perf_counter() - started, 2),
         shared=made.metadata.shared,
-        registers=registers,
-        stack=stack,
+        registers=_number(r"Used (\d+) registers", said.getvalue()),
+        spilled=_number(r"(\d+) bytes spill stores", said.getvalue()),
         wgmma="wgmma" in made.asm["ptx"],
     )
 
 
-def _usage(cubin: bytes) -> tuple[int, int]:
-    """Registers and bytes of stack per thread, as the bundled cuobjdump tells."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
-        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    found = re.search(r"REG:(\d+) STACK:(\d+)", said)
+def _number(pattern: str, said: str) -> int:
+    """What ptxas reported of the kernel itself, which it names last."""
+    found = re.findall(pattern, said)
     assert found, said
-    return int(found[1]), int(found[2])
+    return int(found[-1])

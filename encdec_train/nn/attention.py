@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from encdec_train.kernels import attention as kernel
-from encdec_train.kernels.attention import Bias, Reads
+from encdec_train.kernels.attention import Bias, Dropout, Reads
 from encdec_train.kernels.backend import choose
 from encdec_train.types import Attend, Sites
 
@@ -96,10 +96,12 @@ def attention(
     Returns:
         (B,H,prefix+Nq,d).
     """
-    if _in_kernel(q, k, query, key, attend if own else None, own, prefix, bias, dropout):
+    if _in_kernel(q, k, query, key, attend if own else None, own, prefix, bias):
         table = None if bias is None else replace(bias, diagonals=bias.diagonals.float())
-        reads = _reads(query, key, attend if own else None, prefix)
-        return kernel.attention(q, k, v, bias=table, reads=reads, scale=scale)
+        reads = _reads(query, key, attend if own else None)
+        seed = torch.randint(2**62, (1,), device=q.device) if dropout else None
+        left_out = None if seed is None else Dropout(rate=dropout, seed=seed)
+        return kernel.attention(q, k, v, bias=table, reads=reads, scale=scale, dropout=left_out)
     if _by_segments(query, key, attend, prefix, q):
         return _segments(q, k, v, query, key, attend if own else None, bias, dropout, scale)
     mask = allow(attend, query, key, own=own)
@@ -124,13 +126,10 @@ def _in_kernel(
     own: bool,
     prefix: tuple[int, int],
     bias: Bias | None,
-    dropout: float,
 ) -> bool:
     packed = query.doc is not None and key.doc is not None
     plain = bias is None and attend is None and not packed and key.valid is None
     pattern = None if plain else _unfit(query, key, attend, own, prefix, bias)
-    if dropout:
-        pattern = "weights are dropped"
     facts = {"dtype": q.dtype, "size": q.shape[-1], "queries": q.shape[2], "keys": k.shape[2]}
     return choose("attention", q.device, **facts, pattern=pattern, plain=plain) == "triton"
 
@@ -145,8 +144,8 @@ def _unfit(
         return "single pairs are hidden"
     packed = query.doc is not None and key.doc is not None
     ordered = attend is not None and (attend.causal or attend.window > 0)
-    if prefix != (0, 0) and (packed or ordered):
-        return "a prefix stands before packed documents or a pattern of places"
+    if prefix != (0, 0) and (packed or ordered or key.valid is not None):
+        return "a prefix, read by all, stands before sites that are not"
     if not (ordered or bias is not None):
         return None
     if not (query.whole and key.whole):
@@ -158,7 +157,7 @@ def _unfit(
     return None
 
 
-def _reads(query: Sites, key: Sites, attend: Attend | None, prefix: tuple[int, int]) -> Reads:
+def _reads(query: Sites, key: Sites, attend: Attend | None) -> Reads:
     """The pattern of `allow`, where `_unfit` has nothing against it."""
     query_label = key_label = first = stop = lengths = None
     bounds: tuple[Tensor | None, Tensor | None] = (None, None)
@@ -168,13 +167,13 @@ def _reads(query: Sites, key: Sites, attend: Attend | None, prefix: tuple[int, i
         else:
             query_label, key_label = query.doc.int(), key.doc.int()
     elif key.valid is not None:
-        key_label = F.pad(key.valid, (prefix[1], 0), value=True).int()
-        lengths = (key_label * torch.arange(1, key_label.shape[1] + 1, device=key_label.device)).amax(1)
+        key_label = key.valid.int()
+        lengths = (key_label * torch.arange(1, key.n + 1, device=key_label.device)).amax(1)  # padding is mostly behind
     attend = attend or Attend()
     if lengths is not None or bounds[0] is not None or attend.causal or attend.window:
         first, stop = kernel.interval(
-            prefix[0] + query.n,
-            prefix[1] + key.n,
+            query.n,
+            key.n,
             query.place.device,
             causal=attend.causal,
             window=attend.window,
