@@ -9,6 +9,8 @@ added up by atomics.
 
 from __future__ import annotations
 
+from typing import Any
+
 import triton
 import triton.language as tl
 
