@@ -62,7 +62,7 @@ class Reads:
     """Who reads whom. None is no limit; a query that reads nothing gets zeros."""
 
     first: Tensor | None = None  # (1 or B, 1 or Nq) int32: the first key that a query reads
-    stop: Tensor | None = None  # the same: the key behind the last one
+    stop: Tensor | None = None  # of the same shape: the key behind the last one
     query_label: Tensor | None = None  # (B,Nq) int32, read with `key_label`
     key_label: Tensor | None = None  # (B,Nk) int32: that of the query, or where queries have none, not 0
 
@@ -97,7 +97,7 @@ def interval(
     place = torch.arange(queries, device=device)[None]
     first, stop = torch.zeros_like(place), torch.full_like(place, keys)
     if query_bounds is not None and key_bounds is not None:
-        flat = torch.arange(rows * queries, device=device)
+        flat = torch.arange(rows * queries, device=device, dtype=query_bounds.dtype)
         doc = torch.searchsorted(query_bounds, flat, right=True) - 1
         base = flat // queries * keys
         place = (flat - query_bounds[doc]).view(rows, queries)
@@ -193,19 +193,12 @@ def attention(
         (B,H,Nq,d), whose memory is that of (B,Nq,H,d).
 
     Raises:
-        Mismatch: the bias is not float32 or too short, or queries, keys and values differ in type or heads.
+        Mismatch: types or shapes that do not fit, or a bias that is not float32 or too short.
     """
     if torch.is_autocast_enabled(q.device.type):
         q, k, v = (x.to(torch.get_autocast_dtype(q.device.type)) for x in (q, k, v))
     reads = reads or Reads()
-    if bias is not None and bias.diagonals.dtype != torch.float32:
-        raise Mismatch(f"attention: the bias is {bias.diagonals.dtype}, it is kept in float32")
-    if bias is not None and reads.first is None and not bias.reaches(q.shape[2], k.shape[2]):
-        raise Mismatch("attention: the bias does not reach from the first query to the last key and back")
-    if not q.dtype == k.dtype == v.dtype:
-        raise Mismatch(f"attention: queries, keys and values are {q.dtype}, {k.dtype} and {v.dtype}")
-    if q.shape[1] % k.shape[1]:
-        raise Mismatch(f"attention: {q.shape[1]} heads of queries do not share {k.shape[1]} heads of keys")
+    _check(q, k, v, bias, reads)
     out, _ = _forward(
         q,
         k,
@@ -224,6 +217,23 @@ def attention(
     return out
 
 
+def _check(q: Tensor, k: Tensor, v: Tensor, bias: Bias | None, reads: Reads) -> None:
+    if not q.dtype == k.dtype == v.dtype:
+        raise Mismatch(f"attention: queries, keys and values are {q.dtype}, {k.dtype} and {v.dtype}")
+    if k.shape != v.shape or q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
+        raise Mismatch("attention: queries, keys and values differ in rows or widths, or keys and values in length")
+    if q.shape[1] % k.shape[1]:
+        raise Mismatch(f"attention: {q.shape[1]} heads of queries do not share {k.shape[1]} heads of keys")
+    if bias is None:
+        return
+    if bias.diagonals.dtype != torch.float32:
+        raise Mismatch(f"attention: the bias is {bias.diagonals.dtype}, it is kept in float32")
+    if bias.diagonals.shape[0] != q.shape[1]:
+        raise Mismatch(f"attention: the bias has {bias.diagonals.shape[0]} heads, queries have {q.shape[1]}")
+    if reads.first is None and not bias.reaches(q.shape[2], k.shape[2]):
+        raise Mismatch("attention: the bias does not reach from the first query to the last key and back")
+
+
 def _refuses(*, dtype: torch.dtype, size: int, pattern: str | None = None, **_: Any) -> str | None:
     if pattern is not None:
         return pattern
@@ -234,7 +244,9 @@ def _refuses(*, dtype: torch.dtype, size: int, pattern: str | None = None, **_: 
     return None
 
 
-def _prefers(*, queries: int, keys: int, plain: bool, **_: Any) -> str | None:
+def _prefers(*, dtype: torch.dtype, queries: int, keys: int, plain: bool, **_: Any) -> str | None:
+    if dtype == torch.float32:
+        return "in float32 the kernels leave the tensor cores idle"
     if plain:
         return "without a bias or a pattern torch has faster kernels"
     if queries <= SHORT and keys <= SHORT:
@@ -247,7 +259,10 @@ backend.register(backend.Operation(name="attention", refuses=_refuses, prefers=_
 
 def _rows(x: Tensor) -> Tensor:
     """With the features of a row side by side, as the kernels read them."""
-    return x if x.stride(-1) == 1 else x.contiguous()
+    x = x if x.stride(-1) == 1 else x.contiguous()
+    if x.shape[2] * x.stride(2) >= 2**31:
+        raise Mismatch("attention: a row of the batch spans more than the 2**31 numbers that kernels count")
+    return x
 
 
 def _strides(*tensors: Tensor) -> list[int]:

@@ -11,6 +11,7 @@ import importlib.util
 import json
 import logging
 import os
+import pkgutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -175,6 +176,9 @@ def _say(name: str, reason: str) -> None:
 
 def report(device: torch.device) -> list[Row]:
     """What each operation runs on this device, and every fallback of this process so far."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if not module.name.endswith("_triton") and module.name != "crosscompile":  # they need Triton
+            importlib.import_module(f"encdec_train.kernels.{module.name}")
     rows = []
     for name in sorted(_operations):
         rows.append(_row(name, device))
@@ -249,7 +253,7 @@ def define(
     """Register a torch operation under `encdec_train` and return it.
 
     Args:
-        schema: `name(Tensor x, ...) -> ...`.
+        schema: `name(Tensor x, ...) -> ...`, without keywords.
         run: computes it on any device.
         fake: the same on tensors without data.
         differentiate: computes it with a gradient, such as the `apply` of an `autograd.Function` whose forward calls
@@ -257,7 +261,12 @@ def define(
     """
     name = schema.partition("(")[0]
     LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    LIBRARY.impl(name, run, "CompositeExplicitAutograd")
+
+    def there(*args: Any) -> Any:
+        with torch.cuda.device_of(args[0]):  # Triton launches on the current device
+            return run(*args)
+
+    LIBRARY.impl(name, there, "CompositeExplicitAutograd")
     torch.library.register_fake(f"encdec_train::{name}", fake, lib=LIBRARY)
     if differentiate is not None:
         LIBRARY.impl(name, differentiate, "Autograd")

@@ -96,7 +96,7 @@ def attention(
     Returns:
         (B,H,prefix+Nq,d).
     """
-    if _in_kernel(q, k, query, key, attend if own else None, own, prefix, bias):
+    if _in_kernel(q, k, query, key, attend, own, prefix, bias):
         table = None if bias is None else replace(bias, diagonals=bias.diagonals.float())
         reads = _reads(query, key, attend if own else None)
         seed = torch.randint(2**62, (1,), device=q.device) if dropout else None
@@ -127,23 +127,36 @@ def _in_kernel(
     prefix: tuple[int, int],
     bias: Bias | None,
 ) -> bool:
-    packed = query.doc is not None and key.doc is not None
-    plain = bias is None and attend is None and not packed and key.valid is None
-    pattern = None if plain else _unfit(query, key, attend, own, prefix, bias)
-    facts = {"dtype": q.dtype, "size": q.shape[-1], "queries": q.shape[2], "keys": k.shape[2]}
-    return choose("attention", q.device, **facts, pattern=pattern, plain=plain) == "triton"
+    plain = bias is None and query.doc is None and key.valid is None and not _ordered(attend, own)
+    return (
+        choose(
+            "attention",
+            q.device,
+            dtype=q.dtype,
+            size=q.shape[-1],
+            queries=q.shape[2],
+            keys=k.shape[2],
+            pattern=_unfit(query, key, attend, own, prefix, bias),
+            plain=plain,
+        )
+        == "triton"
+    )
+
+
+def _ordered(attend: Attend | None, own: bool) -> bool:
+    """Whether places say who reads whom."""
+    return own and attend is not None and (attend.causal or attend.window > 0)
 
 
 def _unfit(
     query: Sites, key: Sites, attend: Attend | None, own: bool, prefix: tuple[int, int], bias: Bias | None
 ) -> str | None:
     """Why intervals and labels do not say who reads whom, or places do not say where."""
-    if attend is not None and attend.rank is not None:
-        return "sites are generated in an order of their own"
     if attend is not None and attend.seen is not None:
         return "single pairs are hidden"
-    packed = query.doc is not None and key.doc is not None
-    ordered = attend is not None and (attend.causal or attend.window > 0)
+    if own and attend is not None and attend.rank is not None:
+        return "sites are generated in an order of their own"
+    packed, ordered = query.doc is not None and key.doc is not None, _ordered(attend, own)
     if prefix != (0, 0) and (packed or ordered or key.valid is not None):
         return "a prefix, read by all, stands before sites that are not"
     if not (ordered or bias is not None):

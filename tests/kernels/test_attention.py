@@ -356,7 +356,8 @@ def test_slopes_have_no_gradient(device: torch.device) -> None:
         ({"size": 160}, "heads of width 160"),
         ({"dtype": torch.float64}, r"queries are torch\.float64"),
         ({"attend": Attend(seen=torch.ones(1, 20, 20, dtype=torch.bool))}, "single pairs are hidden"),
-        ({"attend": Attend(rank=torch.zeros(1, 20)), "own": True}, "order of their own"),
+        ({"attend": Attend(seen=torch.ones(1, 20, 20, dtype=torch.bool)), "own": False}, "single pairs are hidden"),
+        ({"attend": Attend(rank=torch.zeros(1, 20))}, "order of their own"),
         ({"attend": Attend(causal=True), "whole": False}, "sites were taken out"),
         ({"attend": Attend(causal=True), "prefix": (1, 1)}, "a prefix, read by all"),
     ],
@@ -364,7 +365,7 @@ def test_slopes_have_no_gradient(device: torch.device) -> None:
 def test_what_no_kernel_takes_is_refused_in_words(device: torch.device, change: dict, reason: str) -> None:
     sites = line(1, 20, device, whole=change.get("whole", True))
     q = torch.randn(1, 1, 20 + change.get("prefix", (0, 0))[0], change.get("size", 16), dtype=change.get("dtype"))
-    chosen = {name: change[name] for name in ("attend", "prefix") if name in change}
+    chosen = {name: change[name] for name in ("attend", "prefix", "own") if name in change}
     with pytest.raises(Mismatch, match=f"no kernel of attention takes this: .*{reason}"):
         over_sites(q, q, q, query=sites, key=sites, **chosen)
 
@@ -377,11 +378,15 @@ def test_types_that_differ_are_refused(device: torch.device) -> None:
         attention(q, k, v, bias=Bias(diagonals=table, origin=1))
     with pytest.raises(Mismatch, match=r"are torch\.float16, torch\.float32 and torch\.float32"):
         attention(q.half(), k, v)
+    with pytest.raises(Mismatch, match="the bias has 2 heads, queries have 1"):
+        attention(q, k, v, bias=Bias(diagonals=table.repeat(2, 1), origin=2))
+    with pytest.raises(Mismatch, match="differ in rows or widths"):
+        attention(q, k, v[..., :8])
     with pytest.raises(Mismatch, match="3 heads of queries do not share 2 heads of keys"):
         attention(torch.zeros(1, 3, 2, 16), *[torch.zeros(1, 2, 2, 16)] * 2)
 
 
-def test_by_rule_torch_reads_short_sequences_and_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_by_rule_torch_reads_what_it_reads_better(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.backend, "machine_refuses", lambda device: None)
     facts = {"dtype": torch.float16, "size": 64}
     with module.backend.using(backend=module.backend.Backend.auto):
@@ -389,4 +394,8 @@ def test_by_rule_torch_reads_short_sequences_and_plain_ones(monkeypatch: pytest.
             module.backend.choose("attention", torch.device("cuda"), **facts, queries=n, keys=m, plain=plain)
             for n, m, plain in [(128, 128, False), (129, 77, False), (64, 200, False), (4096, 4096, True)]
         ]
-    assert chosen == ["reference", "triton", "triton", "reference"]
+        facts["dtype"] = torch.float32
+        chosen.append(
+            module.backend.choose("attention", torch.device("cuda"), **facts, queries=512, keys=512, plain=False)
+        )
+    assert chosen == ["reference", "triton", "triton", "reference", "reference"]
