@@ -210,8 +210,8 @@ def make_parts(config: TrainConfig, wiring: Wiring) -> Parts:
     for name, objective in config.objective.items():
         part = Registry.all["objective"].part(objective)
         built.setdefault("objective", {})[name] = part(objective, name, wiring.paths)
-        if name in _shared(config):
-            built["objective"][name].shared = True  # type: ignore[assignment]
+    for name in _shared(config):
+        built["objective"][name].shared = True  # type: ignore[assignment]
     parts = Parts(built)
     for name, teacher in config.teacher.items():
         default = [f"{n}.{k}" for n in ("embedder", "encoder", "head") for k in built.get(n, {})]

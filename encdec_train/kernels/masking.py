@@ -1,11 +1,12 @@
 """What corruptions draw and move: every number and every place is the same whoever computes it, bit for bit.
 
-The randomness is `rng`'s keyed hash, one definition for workers, torch and the kernels, and all that follows from it is
-integer work. Each function is a Triton kernel on a GPU and torch elsewhere. Counts are fixed, so nothing waits for the
-device. Under torch.compile the hash stays torch, which fuses it with what reads it.
+The randomness is `rng`'s keyed hash, one definition for workers, torch and the kernels, and what follows from it is
+integer work here; `restore` alone moves vectors. Each function is a Triton kernel on a GPU and torch elsewhere. Counts are
+fixed, so nothing waits for the device. Under torch.compile the hash and `restore` stay torch, which fuses them with
+what is around them.
 
-What stays torch on purpose: the gather of the kept sites' values, which torch reads and writes once and torch.compile
-fuses with the cast and the layer behind it. Spans, blocks and tubes are these functions put together.
+The gather of the kept sites' values is torch's everywhere: it reads and writes them once, and torch.compile fuses it
+with the cast and the layer behind it. Spans, blocks and tubes are these functions put together.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,8 +27,10 @@ LONGEST = 8192  # of a row that is ranked by comparing all pairs; a longer one i
 WHOLE = 1024  # of a row that one program ranks and splits
 
 
-def _int64(**facts: object) -> str | None:
-    return None if facts.get("dtype", torch.int64) is torch.int64 else "its kernel takes int64 only"
+def _int64(*, dtype: torch.dtype = torch.int64, dims: int = 0, **_: object) -> str | None:
+    if dtype is not torch.int64:
+        return "its kernel takes int64 only"
+    return "its kernel takes keys of up to four dimensions" if dims > 4 else None
 
 
 def _narrow(*, dtype: torch.dtype) -> str | None:
@@ -55,9 +59,10 @@ register(Operation(name="masking.restore", refuses=_narrow, prefers=_fuse))
 def bits(step: Tensor, tag: int, keys: Sequence[Tensor | int]) -> Tensor:
     """`rng.fold_keys`: int64 bits of the broadcast shape of `keys`, one kernel for each key."""
     tensors = [key for key in keys if isinstance(key, Tensor)]
-    if not tensors or any(key.dim() > 4 for key in tensors):
+    if not tensors:
         return fold_keys(step, tag, keys)
-    if choose("masking.bits", step.device, dtype=_common(tensors)) == "reference":
+    dims = max(key.dim() for key in tensors)
+    if choose("masking.bits", step.device, dtype=_common(tensors), dims=dims) == "reference":
         return fold_keys(step, tag, keys)
     state = step
     for index, key in enumerate(keys):
@@ -89,7 +94,7 @@ def lowest(keys: Tensor, count: int | Tensor) -> Tensor:
 def places(flags: Tensor, capacity: int) -> Tensor:
     """(B,N) bool -> (B,capacity) int64: the places where flags are set, in order, then the others in theirs."""
     n = flags.shape[1]
-    if choose("masking.places", flags.device, dtype=torch.int64) == "triton":
+    if choose("masking.places", flags.device) == "triton":
         found: Tensor = _places(flags, capacity)
         return found
     here = torch.arange(n, device=flags.device)
@@ -122,7 +127,7 @@ def keep(sample: Tensor, place: Tensor, rng: Rng, tag: str, kept: int, predicted
 
 def share(value: float) -> int:
     """How many of the 2**24 values of `Rng.uniform` are below a float32."""
-    return math.ceil(torch.tensor(value, dtype=torch.float32).double().item() * 2**24)
+    return math.ceil(float(np.float32(value)) * 2**24)
 
 
 @dataclass(frozen=True, kw_only=True)

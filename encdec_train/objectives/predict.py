@@ -77,7 +77,11 @@ class PredictConfig:
 
 @objectives.register("predict", PredictConfig)
 class Predict(nn.Module):
-    """memory -> decoder(memory, inputs) -> rows `where` -> head -> loss against the target."""
+    """memory -> decoder(memory, inputs) -> rows `where` -> head -> loss against the target.
+
+    A loss may have `fused(head, rows, goal)`: it gives its weighted sum without the predictions, or None to be asked
+    with them.
+    """
 
     phase = "main"
     shared = False  # other parts read the predictions, so that they are made anyway

@@ -77,8 +77,6 @@ def test_as_one_graph(name):
         plan = part(units, units.sites, step, Path())
         return plan.inputs.values, plan.where, plan.mask
 
-    step = Keyed("cpu")
-    for one, other in zip(
-        run(units, step), torch.compile(run, fullgraph=True, backend="aot_eager")(units, step), strict=True
-    ):
+    step, compiled = Keyed("cpu"), torch.compile(run, fullgraph=True, backend="aot_eager")
+    for one, other in zip(run(units, step), compiled(units, step), strict=True):
         assert torch.equal(one, other)
