@@ -1,8 +1,8 @@
 """What corruptions draw and move: every number and every place is the same whoever computes it, bit for bit.
 
 The randomness is `rng`'s keyed hash, one definition for workers, torch and the kernels, and what follows from it is
-integer work here; `restore` alone moves vectors. Each function is a Triton kernel on a GPU and torch elsewhere. Counts are
-fixed, so nothing waits for the device. Under torch.compile the hash and `restore` stay torch, which fuses them with
+integer work here; `restore` alone moves vectors. Each function is a Triton kernel on a GPU and torch elsewhere. Counts
+are fixed, so nothing waits for the device. Under torch.compile the hash and `restore` stay torch, which fuses them with
 what is around them.
 
 The gather of the kept sites' values is torch's everywhere: it reads and writes them once, and torch.compile fuses it
