@@ -14,6 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from encdec_train.kernels.backend import KernelsConfig
 from encdec_train.registry import Registry, did_you_mean, discover
 from encdec_train.types import Mismatch
 
@@ -194,6 +195,7 @@ class TrainConfig:
     phase: dict[str, dict[str, Any]] = field(default_factory=dict)  # optim.* values of a phase besides `main`
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    kernels: KernelsConfig = field(default_factory=KernelsConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     logger: Logger = Logger.none

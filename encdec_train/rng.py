@@ -8,20 +8,21 @@ size, and a resumed run draws what the uninterrupted run would have drawn.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-_GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
-_MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
-_MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
+MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 _WORD = (1 << 64) - 1
 
 
 def mix(h: Tensor) -> Tensor:
     """The splitmix64 finaliser on int64 tensors: the shifts are logical, the products wrap."""
-    h = (h ^ ((h >> 30) & 0x3FFFFFFFF)) * _MIX_1
-    h = (h ^ ((h >> 27) & 0x1FFFFFFFFF)) * _MIX_2
+    h = (h ^ ((h >> 30) & 0x3FFFFFFFF)) * MIX_1
+    h = (h ^ ((h >> 27) & 0x1FFFFFFFFF)) * MIX_2
     return h ^ ((h >> 31) & 0x1FFFFFFFF)
 
 
@@ -49,9 +50,17 @@ def key_of(*parts: int | str) -> int:
 
 def keys_of(first: Tensor, *parts: int) -> Tensor:
     """`key_of(element, *parts)` for every element of an int64 tensor, on its device."""
-    h = mix(mix(first) ^ _GAMMA)
+    h = mix(mix(first) ^ GAMMA)
     for part in parts:
-        h = mix((h + _GAMMA) ^ mix_int(part))
+        h = mix((h + GAMMA) ^ mix_int(part))
+    return h
+
+
+def fold_keys(step: Tensor, tag: int, keys: Sequence[Tensor | int]) -> Tensor:
+    """int64 bits of the broadcast shape of `keys`: the definition, which `kernels.masking` repeats on a GPU."""
+    h = mix(step * GAMMA + tag)
+    for key in keys:
+        h = mix(h * 31 + GAMMA + key)
     return h
 
 
@@ -69,14 +78,17 @@ class Rng:
 
     def bits(self, tag: str, *keys: Tensor | int) -> Tensor:
         """int64 bits, of the broadcast shape of `keys`."""
+        from encdec_train.kernels import masking  # which repeats the definition above
+
         device = next((key.device for key in keys if isinstance(key, Tensor)), None)
+        return masking.bits(*self.origin(tag, device), keys)
+
+    def origin(self, tag: str, device: torch.device | None) -> tuple[Tensor, int]:
+        """The step () and the key of a tag: what all its numbers begin with."""
         step = self.step
         if not isinstance(step, Tensor):
             step = torch.full((), step, dtype=torch.int64, device=device)
-        h = mix(step.to(device) * _GAMMA + key_of(self.seed, tag))
-        for key in keys:
-            h = mix(h * 31 + _GAMMA + key)
-        return h
+        return step.to(device), key_of(self.seed, tag)
 
     def uniform(self, tag: str, *keys: Tensor | int) -> Tensor:
         """float32 in [0, 1): the top 24 bits, so that every value is exact."""

@@ -35,6 +35,7 @@ class Sites:
     members: Tensor | None = None  # (B,N,G) int64 units that belong to a site (point groups)
     grid: tuple[int, ...] | None = None  # the full lattice; None once sites were dropped
     max_len: int = 0  # static bound on the length of one document; 0 = N
+    whole: bool = True  # the places of a document are 0, 1, ... in this order; False once sites were taken out
 
     @property
     def rows(self) -> int:
@@ -71,6 +72,7 @@ class Sites:
             cu_seqlens=None,
             edges=None,
             grid=None,
+            whole=False,
         )
 
 

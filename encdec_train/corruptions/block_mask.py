@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from encdec_train.corruptions.drop import flat
+from encdec_train.kernels import masking
 from encdec_train.registry import corruptions
 from encdec_train.step import Step
 from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units
@@ -67,7 +68,7 @@ class BlockMask(nn.Module):
     def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
         count = self.config.count(sites.n)
         hidden = self.hidden(sites, step, f"block_mask.{path.draw}") & sites.open()  # (B,N)
-        first = (sites.place + ~hidden * sites.n).argsort(1)[:, :count]  # hidden ones in their order, then fillers
+        first = masking.places(hidden, count)  # hidden ones in their order, then fillers
         weight = hidden.gather(1, first).float()  # (B,count)
         if self.config.even:
             weight = weight / weight.sum(1, keepdim=True).clamp_min(1)
@@ -87,10 +88,10 @@ class BlockMask(nn.Module):
         down = torch.arange(height, device=sites.sample.device)[None, :, None]
         right = torch.arange(width, device=sites.sample.device)[None, None, :]
         hidden = torch.zeros(sites.rows, height, width, dtype=torch.bool, device=sites.sample.device)
-        most = self.most(sites, step, tag)
+        most, chances = self.most(sites, step, tag), self.chances(sites, step, tag)
         for turn in range(self.config.tries):
             left = most - hidden.sum((1, 2))  # (B,)
-            top, start, tall, wide = self.propose(sites, left, step, tag, turn)
+            top, start, tall, wide = self.propose(sites.grid, left, *(chance[:, turn] for chance in chances))
             block = (down >= top) & (down < top + tall) & (right >= start) & (right < start + wide)  # (B,H,W)
             new = (block & ~hidden).sum((1, 2))
             taken = (new > 0) & (new <= left) & (tall < height).flatten() & (wide < width).flatten()
@@ -108,19 +109,21 @@ class BlockMask(nn.Module):
             most = most * (step.rng.uniform(f"{tag}.chance", key) < config.chance)
         return most
 
-    def propose(self, sites: Sites, left: Tensor, step: Step, tag: str, turn: int) -> tuple[Tensor, ...]:
+    def chances(self, sites: Sites, step: Step, tag: str) -> tuple[Tensor, ...]:
+        """What `propose` draws with, for all turns: (B,tries) float each."""
+        turn = torch.arange(self.config.tries, device=sites.sample.device)
+        area, aspect, top, left = (
+            step.rng.uniform(f"{tag}.{what}", sites.sample[:, :1], turn) for what in ("area", "aspect", "top", "left")
+        )
+        return area, ((2 * aspect - 1) * -math.log(self.config.aspect)).exp(), top, left
+
+    def propose(
+        self, grid: tuple[int, ...], left: Tensor, area: Tensor, aspect: Tensor, down: Tensor, right: Tensor
+    ) -> tuple[Tensor, ...]:
         """First row and column, height and width of a rectangle for each row, (B,1,1) int64 each."""
-        config, key = self.config, sites.sample[:, 0]
-        assert sites.grid is not None
-
-        def draw(what: str) -> Tensor:
-            return step.rng.uniform(f"{tag}.{what}", key, turn)
-
-        area = config.smallest + draw("area") * (left - config.smallest)
-        bound = -math.log(config.aspect)
-        aspect = ((2 * draw("aspect") - 1) * bound).exp()
+        area = self.config.smallest + area * (left - self.config.smallest)
         tall = (area * aspect).clamp_min(0).sqrt().round().long().clamp_min(1)
         wide = (area / aspect).clamp_min(0).sqrt().round().long().clamp_min(1)
-        top = (draw("top") * (sites.grid[0] - tall + 1)).floor().long()
-        start = (draw("left") * (sites.grid[1] - wide + 1)).floor().long()
+        top = (down * (grid[0] - tall + 1)).floor().long()
+        start = (right * (grid[1] - wide + 1)).floor().long()
         return tuple(x[:, None, None] for x in (top, start, tall, wide))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from encdec_train.nn.lattice import block_count, check_blocks, draw_blocks
+from encdec_train.nn.lattice import block_count, check_blocks, split_blocks
 from encdec_train.registry import corruptions
 from encdec_train.step import Step
 from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units
@@ -69,11 +69,11 @@ class Drop(nn.Module):
         self.config = config
 
     def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
-        order = draw_blocks(sites, self.config.block, step.rng, f"drop.{path.draw}")  # (B,blocks,sites of one)
-        count = order.shape[1]
-        kept = self.config.kept(count)
-        keep = order[:, :kept].flatten(1).sort(1).values
-        lost = order[:, count - self.config.predicted(count - kept) :].flatten(1).sort(1).values
+        config = self.config
+        count = block_count(sites.n, sites.grid, config.block)
+        kept = config.kept(count)
+        tag, predicted = f"drop.{path.draw}", config.predicted(count - kept)
+        keep, lost = split_blocks(sites, config.block, step.rng, tag, kept, predicted)
         mask = torch.zeros_like(sites.sample, dtype=torch.bool).scatter(1, lost, True)
         weight = None if sites.valid is None else sites.valid.gather(1, lost).flatten().float()
         whole = Plan(inputs=units, sites=sites, keep=keep, mask=mask, where=flat(lost, sites.n), weight=weight)

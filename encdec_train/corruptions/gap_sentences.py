@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encdec_train.kernels import masking
 from encdec_train.nn.blanks import noise_of
 from encdec_train.nn.rewrite import documents, reply, rewrite
 from encdec_train.registry import corruptions
@@ -99,9 +100,8 @@ class GapSentences(nn.Module):
             score = (rng.bits(tag, sites.sample[:, :1], number) >> 2) & (2**61 - 1)
         else:
             score = number.expand_as(group)
-        rank = score.masked_fill(number >= count, 2**62).argsort(dim=1, stable=True).argsort(dim=1, stable=True)
         taken = torch.minimum(noise_of(count, self.config.ratio).clamp_min(1), count - 1)
-        return rank < taken
+        return masking.lowest(score.masked_fill(number >= count, 2**62), taken)
 
 
 def common(ids: Tensor, group: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from encdec_train.corruptions.drop import flat
-from encdec_train.nn.lattice import block_count, check_blocks, draw_blocks
+from encdec_train.nn.lattice import block_count, check_blocks, split_blocks
 from encdec_train.registry import corruptions
 from encdec_train.step import Step
 from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units
@@ -50,8 +50,8 @@ class GridMask(nn.Module):
         self.config = config
 
     def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
-        order = draw_blocks(sites, self.config.block, step.rng, f"grid_mask.{path.draw}")
-        lost = order[:, : self.config.hidden(order.shape[1])].flatten(1).sort(1).values  # (B,M/B)
+        hidden = self.config.hidden(block_count(sites.n, sites.grid, self.config.block))
+        lost, _ = split_blocks(sites, self.config.block, step.rng, f"grid_mask.{path.draw}", hidden, 0)  # (B,M/B)
         mask = torch.zeros_like(sites.sample, dtype=torch.bool).scatter(1, lost, True)
         weight = None if sites.valid is None else sites.valid.gather(1, lost).flatten().float()
         return Plan(inputs=units, sites=sites, replace=mask, mask=mask, where=flat(lost, sites.n), weight=weight)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from encdec_train.corruptions.drop import flat
+from encdec_train.kernels import masking
 from encdec_train.registry import corruptions
 from encdec_train.rng import Rng
 from encdec_train.step import Step
@@ -72,8 +73,8 @@ class MultiBlock(nn.Module):
         mask = torch.zeros_like(sites.sample, dtype=torch.bool).scatter(1, where, True)
         order = (step.rng.bits(tag + ".context", sites.sample, sites.place) >> 2) & (_LAST >> 2)
         worse = (~self.square(sites, step.rng, tag, key)).long() << 61
-        order = torch.where(mask, _LAST, order + worse).argsort(dim=1, stable=True)
-        keep = order[:, : self.config.kept(sites.n)].sort(1).values
+        kept = self.config.kept(sites.n)
+        keep = masking.places(masking.lowest(torch.where(mask, _LAST, order + worse), kept), kept)
         return Plan(
             inputs=units, sites=sites, keep=keep, mask=mask, where=flat(where, sites.n), weight=real.flatten().float()
         )

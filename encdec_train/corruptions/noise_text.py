@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from encdec_train.kernels import masking
 from encdec_train.nn.blanks import draw_blanks, noise_of
 from encdec_train.nn.rewrite import documents, reply, rewrite
 from encdec_train.registry import corruptions
@@ -122,8 +123,7 @@ class NoiseText(nn.Module):
             if not share:
                 return torch.zeros_like(inside)
             lots = rng.bits(f"{tag}.{name}", key, item).masked_fill(~inside, torch.iinfo(torch.int64).max)
-            rank = lots.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
-            return (rank < noise_of(length, share)) & inside
+            return masking.lowest(lots, noise_of(length, share)) & inside
 
         kept = ~picked("delete", config.delete)
         hidden = picked("mask", config.mask)

@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from encdec_train.corruptions.token_mask import TokenShares, rewritten
+from encdec_train.corruptions.token_mask import TokenShares
+from encdec_train.kernels import masking
 from encdec_train.nn.blanks import noise_of
 from encdec_train.registry import corruptions
 from encdec_train.step import Step
@@ -57,7 +58,8 @@ class Permuted(nn.Module):
         source = torch.cat([site[:, :n], at, at], 1)  # (B,N+2K) the token that each site stands for
         query, number = site >= n + room, torch.arange(room, device=at.device)
         rank = torch.zeros_like(units.values).scatter(1, at, torch.where(used, 1 + number, 0))
-        hidden = gather_rows(rewritten(units.values, sites, step.rng, tag, self.config, self.words), at)
+        how, key = self.config.rewriting(self.words), (sites.sample, sites.place)
+        hidden = gather_rows(masking.rewritten(units.values, *key, step.rng, tag, how), at)
         valid = torch.cat([sites.real(), used, used], 1)
         # places repeat, so they are told as those of a document, apart from what fills the row
         new = replace(sites.take(source), valid=valid, doc=valid.long() - 1)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from encdec_train.corruptions.drop import flat
+from encdec_train.kernels import masking
 from encdec_train.registry import corruptions
 from encdec_train.step import Step
 from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units
@@ -50,16 +50,13 @@ class SiteMask(nn.Module):
 
     def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
         bits = step.rng.bits(f"site_mask.{path.draw}", sites.sample, sites.place)  # (B,N)
-        chosen = self.choose(bits)
-        mask = torch.zeros_like(bits, dtype=torch.bool).scatter(1, chosen, True)
+        mask, chosen = self.choose(bits)
         weight = None if sites.valid is None else sites.valid.gather(1, chosen).flatten().float()
         where = flat(chosen, sites.n)
         return Plan(inputs=units, sites=sites, replace=mask, mask=mask, where=where, weight=weight)
 
-    def choose(self, bits: Tensor) -> Tensor:
-        """(B,N) random bits -> (B,M) sites in their order: the lowest of every document."""
+    def choose(self, bits: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,N) random bits -> (B,N) bool and (B,M) sites in their order: the lowest of every document."""
         documents = bits.unflatten(1, (-1, self.document))  # (B,documents,length)
-        count = self.config.hidden(self.document)
-        order = documents.argsort(dim=2, stable=True)[..., :count].sort(2).values
-        first = torch.arange(documents.shape[1], device=bits.device)[:, None] * self.document
-        return (order + first).flatten(1)
+        mask = masking.lowest(documents, self.config.hidden(self.document)).flatten(1)
+        return mask, masking.places(mask, self.config.hidden(self.document) * documents.shape[1])

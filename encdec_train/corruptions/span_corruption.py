@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from encdec_train.kernels import masking
 from encdec_train.nn.rewrite import Documents, documents, reply, rewrite
 from encdec_train.registry import corruptions
 from encdec_train.step import Step
@@ -221,14 +222,14 @@ def draw_spans(docs: Documents, noise: Tensor, spans: Tensor, bits: Tensor) -> t
     here = torch.arange(item.shape[1], device=item.device).expand_as(item)
     group = 2 * docs.number + (~is_noise).long()  # rises along the row, so a group's ranks begin where it does
     lot = torch.where(item == 0, 2**40 - 1, (bits >> 24) & (2**40 - 1))
-    order = ((group << 40) | lot).argsort(dim=1, stable=True)
-    rank = torch.empty_like(order).scatter_(1, order, here) - (here - item)
+    rank = masking.rank((group << 40) | lot) - (here - item)
     begins = (item == 0) | (rank < spans - 1)
     count = begins.long().cumsum(1)
     segment = count - count.gather(1, here - item)
     # documents in their order, segments in theirs, text before noise, items in theirs
-    text = ((docs.number * item.shape[1] + segment) * 2 + is_noise.long()).argsort(dim=1, stable=True)
-    return is_noise.gather(1, text), (is_noise & begins).gather(1, text)
+    text = masking.rank((docs.number * item.shape[1] + segment) * 2 + is_noise.long())
+    blank = torch.zeros_like(is_noise)
+    return blank.scatter(1, text, is_noise), blank.scatter(1, text, is_noise & begins)
 
 
 def span_index(docs: Documents, first: Tensor) -> Tensor:

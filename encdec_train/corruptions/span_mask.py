@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from encdec_train.corruptions.drop import flat
+from encdec_train.kernels import masking
 from encdec_train.registry import corruptions
 from encdec_train.step import Step
 from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units
@@ -86,10 +87,8 @@ class SpanMask(nn.Module):
         chance = step.rng.uniform(tag + ".count", sites.sample[:, :1])
         count = (self.config.start * length + chance).floor().long()
         count = count.clamp_min(1).minimum(fits.sum(1, keepdim=True))
-        order = step.rng.bits(tag + ".start", sites.sample, sites.place)
-        order = order.masked_fill(~fits, _LAST).argsort(dim=1, stable=True)
-        first = torch.arange(sites.n, device=order.device) < count  # (B,N)
-        return torch.zeros_like(fits).scatter(1, order, first)
+        lots = step.rng.bits(tag + ".start", sites.sample, sites.place)
+        return masking.lowest(lots.masked_fill(~fits, _LAST), count)
 
     def cover(self, starts: Tensor) -> Tensor:
         """(B,N) bool: within `length` sites of a start."""
@@ -99,12 +98,8 @@ class SpanMask(nn.Module):
 
     def choose(self, hidden: Tensor, sites: Sites, step: Step, tag: str) -> tuple[Tensor, Tensor, Tensor]:
         """Predicted (B,M/B) sites in their order with fillers last, (B,N) mask, (B,M/B) bool real."""
-        n, capacity = sites.n, self.config.predicted(sites.n)
-        order = step.rng.bits(tag + ".choose", sites.sample, sites.place)
-        chosen = order.masked_fill(~hidden, _LAST).argsort(dim=1, stable=True)[:, :capacity]  # (B,M/B)
-        filler = ~hidden.gather(1, chosen)
-        where = (chosen + filler * n).sort(1).values
-        real = where < n
-        where = where % n
-        mask = torch.zeros_like(hidden).scatter(1, where, real)
-        return where, mask, real
+        capacity = self.config.predicted(sites.n)
+        lots = step.rng.bits(tag + ".choose", sites.sample, sites.place)
+        mask = masking.lowest(lots.masked_fill(~hidden, _LAST), capacity) & hidden
+        where = masking.places(mask, capacity)
+        return where, mask, mask.gather(1, where)

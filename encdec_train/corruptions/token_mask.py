@@ -10,11 +10,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from encdec_train.kernels import masking
 from encdec_train.registry import corruptions
-from encdec_train.rng import Rng
 from encdec_train.step import Step
 from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units, Vocabulary
 
@@ -38,6 +37,16 @@ class TokenShares:
         known = raw.vocabulary
         if self.hide and (known is None or known.mask < 0):
             raise Mismatch(f"{noun} needs a mask token, the view's vocabulary has none")
+
+    def rewriting(self, words: Vocabulary) -> masking.Rewriting:
+        return masking.Rewriting(
+            ratio=self.ratio,
+            hide=self.hide,
+            random=self.random,
+            mask=words.mask,
+            first=words.specials,
+            size=words.size,
+        )
 
 
 @dataclass(kw_only=True)
@@ -69,38 +78,9 @@ class TokenMask(nn.Module):
         self.vocabulary = sites.raw.vocabulary
 
     def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
-        tag = f"token_mask.{path.draw}"
-        picked = step.rng.uniform(tag, sites.sample, sites.place) < self.config.ratio  # (B,N)
-        mask, where, weight = fill(picked & sites.open(), self.config.capacity(picked.numel()))
-        hidden = rewritten(units.values, sites, step.rng, tag, self.config, self.vocabulary)
-        ids = torch.where(mask, hidden, units.values)
+        config, known = self.config, self.vocabulary
+        room = config.capacity(units.values.numel())
+        tag, key = f"token_mask.{path.draw}", (sites.sample, sites.place)
+        how = config.rewriting(known)
+        ids, mask, where, weight = masking.pick(units.values, *key, sites.open(), step.rng, tag, how, room)
         return Plan(inputs=replace(units, values=ids), sites=sites, mask=mask, where=where, weight=weight)
-
-
-def rewritten(ids: Tensor, sites: Sites, rng: Rng, tag: str, shares: TokenShares, words: Vocabulary) -> Tensor:
-    """(B,N): what each token becomes if it is predicted."""
-    kind = rng.uniform(f"{tag}.kind", sites.sample, sites.place)
-    other = words.specials + rng.integers(f"{tag}.other", words.size - words.specials, sites.sample, sites.place)
-    hidden, replaced = kind < shares.hide, kind < shares.hide + shares.random
-    return torch.where(hidden, words.mask, torch.where(replaced, other, ids))
-
-
-def fill(picked: Tensor, capacity: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The first `capacity` picked sites, without an operation whose size depends on their number.
-
-    Args:
-        picked: (B,N) bool.
-        capacity: M.
-
-    Returns:
-        mask (B,N) bool, the picked sites that found room; where (M,) int64 into the flat B*N, zero where unused;
-        weight (M,) float, zero where unused.
-    """
-    flat = picked.flatten()
-    rank = flat.cumsum(0) - 1
-    kept = flat & (rank < capacity)
-    slot = torch.where(kept, rank, capacity)  # one slot too many takes what is not kept
-    index = torch.arange(flat.numel(), device=flat.device)
-    where = torch.zeros(capacity + 1, dtype=torch.int64, device=flat.device).scatter(0, slot, index)[:-1]
-    used = torch.arange(capacity, device=flat.device) < kept.sum()
-    return kept.view_as(picked), torch.where(used, where, 0), used.float()

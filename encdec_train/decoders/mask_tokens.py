@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encdec_train.kernels import masking
 from encdec_train.nn.position import PointPosition, sincos
 from encdec_train.nn.transformer import Block, BlockConfig, init_linear, stack_norm
 from encdec_train.registry import decoders
@@ -88,13 +89,12 @@ class MaskTokens(nn.Module):
         rows = y.shape[0] * self.groups
         lost = plan.sites.coords.flatten(0, 1)[plan.where].unflatten(0, (rows, -1))  # (B*groups,m,P)
         here, there = self.positions(memory.sites.coords).to(y.dtype), self.positions(lost)
-        known = torch.cat([y[:, :prefix], y[:, prefix:] + here], 1)
-        if self.groups > 1:
-            known, here = (part.repeat_interleave(self.groups, 0) for part in (known, here))
-        holes = (self.token + there).to(y.dtype)
-        again = F.pad(torch.cat([here, there.to(y.dtype)], 1), (0, 0, prefix, 0)) if self.every_block else None
-        x, last = torch.cat([known, holes], 1), holes.shape[1]
-        sites = self.readers(plan, known.shape[1], rows)
+        x, last = masking.restore(y, self.token, here, there, prefix), there.shape[1]
+        again = None
+        if self.every_block:
+            here = here.repeat_interleave(self.groups, 0) if self.groups > 1 else here
+            again = F.pad(torch.cat([here, there.to(y.dtype)], 1), (0, 0, prefix, 0))
+        sites = self.readers(plan, y.shape[1], rows)
         for block in self.blocks[:-1]:
             x = block(x, sites)
             x = x if again is None else x + again

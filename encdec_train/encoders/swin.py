@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encdec_train.kernels.attention import Bias, Reads, attention
+from encdec_train.kernels.backend import choose
 from encdec_train.nn.lattice import coarse_sites, plane, pyramid
 from encdec_train.nn.mlp import Activation, Mlp
 from encdec_train.nn.transformer import init_linear
@@ -87,22 +89,35 @@ class WindowAttention(nn.Module):
         self.table = nn.Parameter(torch.empty((2 * side - 1) ** 2, heads))
         nn.init.trunc_normal_(self.table, std=0.02)
 
-    def bias(self) -> Tensor:
-        """(H,n,n) for the n sites of a window: query before key."""
-        axis = torch.arange(self.side, device=self.table.device)
-        place = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).flatten(0, 1)  # (n,2)
-        offset = place[:, None] - place[None] + self.side - 1
-        return self.table[offset[..., 0] * (2 * self.side - 1) + offset[..., 1]].permute(2, 0, 1)
+    def bias(self) -> Bias:
+        """For the sites of a window; the table is by query minus key."""
+        return Bias(diagonals=self.table.T.flip(1), origin=len(self.table) // 2, wide=self.side)
 
-    def apart(self, h: int, w: int) -> Tensor:
-        """(windows,n,n) bool: sites that the cyclic shift brought into one window from opposite ends."""
+    def regions(self, h: int, w: int) -> Tensor:
+        """(windows,n) int64: sites that the cyclic shift brought into one window from opposite ends differ."""
 
         def region(size: int) -> Tensor:
             at = torch.arange(size, device=self.table.device)
             return (at >= size - self.side).long() + (at >= size - self.shift).long()
 
-        regions = windows((region(h)[:, None] * 3 + region(w))[None, ..., None], self.side)[0, ..., 0]
-        return regions[:, :, None] != regions[:, None, :]
+        return windows((region(h)[:, None] * 3 + region(w))[None, ..., None], self.side)[0, ..., 0]
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, regions: Tensor | None) -> Tensor:
+        """(B,windows,H,n,d) three times -> the same; `regions` (windows,n) that do not read each other."""
+        bias, n = self.bias(), q.shape[3]
+        facts = {"dtype": q.dtype, "size": q.shape[-1], "queries": n, "keys": n, "plain": False}
+        if choose("attention", q.device, **facts) == "triton":
+            label = None if regions is None else regions.int().repeat(len(q), 1)
+            reads = Reads(query_label=label, key_label=label)
+            y = attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), bias=bias, reads=reads)
+            return y.unflatten(0, q.shape[:2])
+        mask = bias.dense(n, n).expand(q.shape[1], -1, -1, -1)  # (windows,H,n,n)
+        if regions is not None:
+            apart = regions[:, None, :, None] != regions[:, None, None, :]
+            mask = mask.masked_fill(apart, torch.finfo(mask.dtype).min)
+        q, k, v = q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2)  # (B,windows*H,n,d)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.flatten(0, 1)[None].to(q.dtype))
+        return y.unflatten(1, (-1, self.heads))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,h,w,C) -> (B,h,w,C)."""
@@ -112,12 +127,9 @@ class WindowAttention(nn.Module):
         if self.shift:
             x = x.roll((-self.shift, -self.shift), (1, 2))
         parts = self.qkv(windows(x, self.side)).unflatten(-1, (3, self.heads, -1))  # (B,windows,n,3,H,d)
-        q, k, v = parts.permute(3, 0, 1, 4, 2, 5).flatten(2, 3)  # (B,windows*H,n,d)
-        bias = self.bias().expand(parts.shape[1], -1, -1, -1)  # (windows,H,n,n)
-        if self.shift:
-            bias = bias.masked_fill(self.apart(tall, wide)[:, None], torch.finfo(bias.dtype).min)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.flatten(0, 1)[None].to(q.dtype))
-        y = self.out(y.unflatten(1, (-1, self.heads)).transpose(2, 3).flatten(3))
+        q, k, v = parts.permute(3, 0, 1, 4, 2, 5)  # (B,windows,H,n,d)
+        y = self.attend(q, k, v, self.regions(tall, wide) if self.shift else None)
+        y = self.out(y.transpose(2, 3).flatten(3))
         y = unwindows(y, self.side, (tall, wide))
         if self.shift:
             y = y.roll((self.shift, self.shift), (1, 2))

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encdec_train.kernels.attention import Bias
 from encdec_train.nn.mlp import Mlp
 from encdec_train.nn.transformer import Attention, BlockConfig
 from encdec_train.types import Attend, Sites, Tokens
@@ -84,7 +85,7 @@ class AdaptiveBlock(nn.Module):
         cond: Tensor,
         prefix: int = 0,
         attend: Attend | None = None,
-        bias: Tensor | None = None,
+        bias: Bias | None = None,
     ) -> Tensor:
         """(B,prefix+N,D) -> the same."""
         gate, mlp_gate = self.gates(F.silu(cond))[:, None].chunk(2, -1)

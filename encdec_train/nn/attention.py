@@ -1,16 +1,21 @@
 """Attention over sites: one function reads `Attend`, `valid` and `doc`, and chooses the cheapest exact path.
 
-The dense mask of `allow` is the definition; the other paths are tested against it.
+The dense mask of `allow` is the definition; the other paths are tested against it. A kernel takes what it can read as
+intervals of keys and labels; a query with nothing to read, which is padding, gets zeros there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from encdec_train.kernels import attention as kernel
+from encdec_train.kernels.attention import Bias, Dropout, Reads
+from encdec_train.kernels.backend import choose
 from encdec_train.types import Attend, Sites
 
 
@@ -74,7 +79,7 @@ def attention(
     attend: Attend | None = None,
     own: bool = True,
     prefix: tuple[int, int] = (0, 0),
-    bias: Tensor | None = None,
+    bias: Bias | None = None,
     dropout: float = 0.0,
     scale: float | None = None,
 ) -> Tensor:
@@ -90,12 +95,18 @@ def attention(
         own: queries and keys are the same sites.
         dropout: of the weights.
         prefix: leading tokens of the queries and of the keys; they read and are read by all.
-        bias: (H,L,L) by place, for places below L in both. With a prefix it covers the prefix too, by index.
+        bias: by relative place, for places below L in both. With a prefix it covers the prefix too, by index.
         scale: None = 1 / sqrt(d).
 
     Returns:
         (B,H,prefix+Nq,d).
     """
+    if _in_kernel(q, k, query, key, attend, own, prefix, bias):
+        table = None if bias is None else replace(bias, diagonals=bias.diagonals.float())
+        reads = _reads(query, key, attend if own else None)
+        seed = torch.randint(2**62, (1,), device=q.device) if dropout else None
+        left_out = None if seed is None else Dropout(rate=dropout, seed=seed)
+        return kernel.attention(q, k, v, bias=table, reads=reads, scale=scale, dropout=left_out)
     if _by_segments(query, key, attend, prefix, q):
         return _segments(q, k, v, query, key, attend if own else None, bias, dropout, scale)
     mask = allow(attend, query, key, own=own)
@@ -111,13 +122,101 @@ def attention(
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
 
 
-def _bias_at(bias: Tensor, query: Sites, key: Sites, prefix: tuple[int, int]) -> Tensor:
+def _in_kernel(
+    q: Tensor,
+    k: Tensor,
+    query: Sites,
+    key: Sites,
+    attend: Attend | None,
+    own: bool,
+    prefix: tuple[int, int],
+    bias: Bias | None,
+) -> bool:
+    plain = bias is None and query.doc is None and key.valid is None and not _ordered(attend, own)
+    return (
+        choose(
+            "attention",
+            q.device,
+            dtype=q.dtype,
+            size=q.shape[-1],
+            queries=q.shape[2],
+            keys=k.shape[2],
+            pattern=_unfit(query, key, attend, own, prefix, bias),
+            plain=plain,
+        )
+        == "triton"
+    )
+
+
+def _ordered(attend: Attend | None, own: bool) -> bool:
+    """Whether places say who reads whom."""
+    return own and attend is not None and (attend.causal or attend.window > 0)
+
+
+def _unfit(
+    query: Sites, key: Sites, attend: Attend | None, own: bool, prefix: tuple[int, int], bias: Bias | None
+) -> str | None:
+    """Why intervals and labels do not say who reads whom, or places do not say where."""
+    if attend is not None and attend.seen is not None:
+        return "single pairs are hidden"
+    if own and attend is not None and attend.rank is not None:
+        return "sites are generated in an order of their own"
+    packed, ordered = query.doc is not None and key.doc is not None, _ordered(attend, own)
+    if prefix != (0, 0) and (packed or ordered or key.valid is not None):
+        return "a prefix, read by all, stands before sites that are not"
+    if not (ordered or bias is not None):
+        return None
+    if not (query.whole and key.whole):
+        return "places are read and sites were taken out"
+    if packed and (query.cu_seqlens is None or key.cu_seqlens is None):
+        return "places are read and documents have no bounds"
+    if packed and not own:
+        return "places of two sequences of packed documents are compared"
+    return None
+
+
+def _reads(query: Sites, key: Sites, attend: Attend | None) -> Reads:
+    """The pattern of `allow`, where `_unfit` has nothing against it."""
+    query_label = key_label = first = stop = lengths = None
+    bounds: tuple[Tensor | None, Tensor | None] = (None, None)
+    if query.doc is not None and key.doc is not None:
+        if query.cu_seqlens is not None and key.cu_seqlens is not None:
+            bounds = query.cu_seqlens, key.cu_seqlens
+        else:
+            query_label, key_label = query.doc.int(), key.doc.int()
+    elif key.valid is not None:
+        key_label = key.valid.int()
+        lengths = (key_label * torch.arange(1, key.n + 1, device=key_label.device)).amax(1)  # padding is mostly behind
+    attend = attend or Attend()
+    if lengths is not None or bounds[0] is not None or attend.causal or attend.window:
+        first, stop = kernel.interval(
+            query.n,
+            key.n,
+            query.place.device,
+            causal=attend.causal,
+            window=attend.window,
+            prefix=attend.prefix if attend.causal else None,
+            lengths=lengths,
+            query_bounds=bounds[0],
+            key_bounds=bounds[1],
+            rows=query.rows,
+        )
+    return Reads(first=first, stop=stop, query_label=query_label, key_label=key_label)
+
+
+def _bias_at(bias: Bias, query: Sites, key: Sites, prefix: tuple[int, int]) -> Tensor:
     """(1 or B,H,Nq,Nk): the bias at the places of the sites."""
     if query.doc is None and key.doc is None:  # places are 0..N-1 in every row
-        return bias[None, :, : query.n + prefix[0], : key.n + prefix[1]]
-    rows = bias.index_select(1, query.place.flatten()).unflatten(1, query.place.shape)  # (H,B,Nq,L)
+        return bias.dense(query.n + prefix[0], key.n + prefix[1])[None]
+    every = _by_place(bias)
+    rows = every.index_select(1, query.place.flatten()).unflatten(1, query.place.shape)  # (H,B,Nq,L)
     index = key.place[None, :, None, :].expand(rows.shape[0], -1, rows.shape[2], -1)
     return rows.gather(3, index).transpose(0, 1)
+
+
+def _by_place(bias: Bias) -> Tensor:
+    """(H,L,L) for every place below L."""
+    return bias.dense(bias.origin + 1, bias.origin + 1)
 
 
 def _by_segments(query: Sites, key: Sites, attend: Attend | None, prefix: tuple[int, int], q: Tensor) -> bool:
@@ -134,7 +233,7 @@ def _segments(
     query: Sites,
     key: Sites,
     attend: Attend | None,
-    bias: Tensor | None,
+    bias: Bias | None,
     dropout: float,
     scale: float | None,
 ) -> Tensor:
@@ -147,7 +246,7 @@ def _segments(
         return flat.split(sites.cu_seqlens.diff().tolist())  # type: ignore[union-attr]
 
     causal = attend is not None and attend.causal
-    mask = _biases(bias, attend)
+    mask = _biases(None if bias is None else _by_place(bias), attend)
     padding = _padding(query.cu_seqlens[1:].tolist(), n)
     out = []
     for a, b, c, empty in zip(pieces(q, query), pieces(k, key), pieces(v, key), padding, strict=True):

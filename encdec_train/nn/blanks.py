@@ -8,12 +8,14 @@ has K + 1 gaps, before, between and after them, and each gap holds one span or n
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from encdec_train.kernels import masking
 from encdec_train.rng import Rng
 
 LONGEST = 64  # of a span; far beyond any mean that is in use
@@ -90,7 +92,7 @@ def _place(lengths: Tensor, count: Tensor, left: Tensor, n: int, bits: Tensor) -
     """Span i goes to the gap whose lot is the i-th lowest."""
     gap = torch.arange(n + 1, device=left.device)
     lot = torch.where(gap <= left, (bits >> 2) & (2**61 - 1), 2**62)
-    rank = lot.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+    rank = masking.rank(lot)
     span = torch.where((rank < count) & (gap <= left), rank, -1)
     length = torch.where(span >= 0, lengths.gather(1, span.clamp(0, lengths.shape[1] - 1)), 0)
     start = (gap + length.cumsum(1) - length).clamp_max(n)
@@ -101,10 +103,15 @@ def _place(lengths: Tensor, count: Tensor, left: Tensor, n: int, bits: Tensor) -
 
 def poisson(u: Tensor, mean: float, least: int) -> Tensor:
     """int64 Poisson numbers that are at least `least`, by inverting the distribution at uniform numbers."""
+    return least + torch.searchsorted(_bounds(mean, least, u.device), u.double().contiguous(), right=True)
+
+
+@cache
+def _bounds(mean: float, least: int, device: torch.device) -> Tensor:
+    """(L,) float64: the distribution of `poisson`. Made once: a copy to a GPU waits for it."""
     logs = [k * math.log(mean) - mean - math.lgamma(k + 1) for k in range(least, LONGEST)]
-    chance = torch.tensor([math.exp(log) for log in logs], dtype=torch.float64, device=u.device)
-    bounds = chance.cumsum(0) / chance.sum()
-    return least + torch.searchsorted(bounds[:-1].contiguous(), u.double().contiguous(), right=True)
+    chance = torch.tensor([math.exp(log) for log in logs], dtype=torch.float64)
+    return (chance.cumsum(0) / chance.sum())[:-1].to(device)
 
 
 def offsets(lengths: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from encdec_train.kernels import masking
 from encdec_train.rng import Rng
 from encdec_train.types import Layer, Mismatch, Sites, Spec
 
@@ -41,14 +42,22 @@ def blocks(grid: tuple[int, ...], block: Sequence[int], device: torch.device) ->
     return index.view(split).permute([2 * i for i in axes] + [2 * i + 1 for i in axes]).reshape(-1, math.prod(sides))
 
 
-def draw_blocks(sites: Sites, block: Sequence[int], rng: Rng, tag: str) -> Tensor:
-    """(B,blocks,sites of a block) int64: the sites of all blocks of each row, the blocks in random order."""
+def split_blocks(
+    sites: Sites, block: Sequence[int], rng: Rng, tag: str, kept: int, predicted: int
+) -> tuple[Tensor, Tensor]:
+    """Sites of the first `kept` and of the last `predicted` blocks of each row, the blocks in random order.
+
+    Returns:
+        (B,kept * sites of a block) and (B,predicted * sites of a block) int64, each in the order of the row.
+    """
     if not block:
-        return rng.order(tag, sites.sample, sites.place)[..., None]
+        keep, lost, _ = masking.keep(sites.sample, sites.place, rng, tag, kept, predicted)
+        return keep, lost
     assert sites.grid is not None, "check_blocks comes first"
     table = blocks(sites.grid, block, sites.sample.device)
     first = table[:, 0]
-    return table[rng.order(tag, sites.sample[:, first], sites.place[:, first])]
+    keep, lost, _ = masking.keep(sites.sample[:, first], sites.place[:, first], rng, tag, kept, predicted)
+    return table[keep].flatten(1).sort(1).values, table[lost].flatten(1).sort(1).values
 
 
 def cut(values: Tensor, patch: Sequence[int]) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encdec_train.kernels.attention import Bias
 from encdec_train.types import Sites
 
 
@@ -64,6 +65,12 @@ def rotate(x: Tensor, by: Rotation) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).to(x.dtype)
 
 
+def _distances(sites: Sites, device: torch.device) -> Tensor:
+    """(2L-1,) int64: key place minus query place, from the lowest to the highest, for L places."""
+    length = sites.max_len or sites.n
+    return torch.arange(1 - length, length, device=device)
+
+
 class LinearBias(nn.Module):
     """ALiBi: a penalty that grows with the distance, for each head by a slope of its own, and is not learned.
 
@@ -78,11 +85,11 @@ class LinearBias(nn.Module):
         self.exponents = [8 / whole * (i + 1) for i in range(whole)]
         self.exponents += [4 / whole * (2 * i + 1) for i in range(heads - whole)]
 
-    def forward(self, sites: Sites) -> Tensor:
-        """(H,L,L) by place, for every place that the sites can hold."""
-        place = torch.arange(sites.max_len or sites.n, device=sites.place.device)
-        slopes = torch.exp2(-torch.tensor(self.exponents, device=place.device))
-        return -slopes[:, None, None] * (place[None, :] - place[:, None]).abs()
+    def forward(self, sites: Sites) -> Bias:
+        """For every place that the sites can hold."""
+        distance = _distances(sites, sites.place.device)
+        slopes = torch.exp2(-torch.tensor(self.exponents, device=distance.device))
+        return Bias(diagonals=-slopes[:, None] * distance.abs(), origin=len(distance) // 2)
 
 
 class RelativeBias(nn.Module):
@@ -110,11 +117,10 @@ class RelativeBias(nn.Module):
         far = exact + (torch.log(distance.clamp_min(1).float() / exact) * scale).long()
         return base + torch.where(distance < exact, distance, far.clamp_max(buckets - 1))
 
-    def forward(self, sites: Sites) -> Tensor:
-        """(H,L,L) by place, for every place that the sites can hold."""
-        length = sites.max_len or sites.n
-        place = torch.arange(length, device=self.table.weight.device)
-        return self.table(self.bucket(place[None, :] - place[:, None])).permute(2, 0, 1)
+    def forward(self, sites: Sites) -> Bias:
+        """For every place that the sites can hold."""
+        distance = _distances(sites, self.table.weight.device)
+        return Bias(diagonals=self.table(self.bucket(distance)).T, origin=len(distance) // 2)
 
 
 class ConvPosition(nn.Module):

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encdec_train.kernels.attention import Bias
 from encdec_train.nn.attention import attention
 from encdec_train.nn.mlp import Activation, Mlp
 from encdec_train.nn.norm import Norm, make_norm
@@ -151,7 +152,7 @@ class Attention(nn.Module):
         prefix: tuple[int, int],
         memory: Tensor | None = None,
         attend: Attend | None = None,
-        bias: Tensor | None = None,
+        bias: Bias | None = None,
         last: int | None = None,
     ) -> Tensor:
         q, k, v = self.project(x, memory, last)
@@ -233,7 +234,7 @@ class Block(nn.Module):
         *,
         prefix: int = 0,
         attend: Attend | None = None,
-        bias: Tensor | None = None,
+        bias: Bias | None = None,
         memory: Tensor | None = None,
         memory_sites: Sites | None = None,
         memory_prefix: int = 0,

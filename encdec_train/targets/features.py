@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encdec_train.nn.negatives import documents, draw_negatives
+from encdec_train.kernels import masking
+from encdec_train.nn.documents import documents
 from encdec_train.registry import targets
 from encdec_train.step import Step
 from encdec_train.types import Goal, Mismatch, Path, Plan, Reading, Spec
@@ -98,7 +99,10 @@ class Features(nn.Module):
         row = torch.full_like(every, len(own)).scatter_reduce(0, where, found, "amin")  # a row of each site; M: none
         group = torch.zeros_like(every) if self.config.across else documents(sites, every)
         keys = sites.sample.flatten(), sites.place.flatten()
-        drawn = draw_negatives(group, row < len(own), self.config.negatives, step.rng, f"features.{path.draw}", *keys)
+        tag = f"features.{path.draw}"
+        drawn = masking.negatives(group, row < len(own), self.config.negatives, step.rng, tag, *keys)
+            group, row < len(own), self.config.negatives, step.rng, f"features.{path.draw}", *keys
+        )
         chosen = drawn.index_select(0, where)  # (M,Q) sites
         return torch.where(chosen == where[:, None], own[:, None], row[chosen])
 

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encdec_train.nn.negatives import documents, draw_negatives
+from encdec_train.kernels import masking
+from encdec_train.nn.documents import documents
 from encdec_train.registry import targets
 from encdec_train.rng import Rng
 from encdec_train.step import Step
@@ -95,7 +96,7 @@ class Quantized(nn.Module):
         self.add_usage(step, logits, choice, weight)
         codes = torch.einsum("mgv,gvd->mgd", choice, self.codebook.float()).flatten(1)  # (M,code_width)
 
-        negatives = draw_negatives(
+        negatives = masking.negatives(
             documents(plan.sites, where), weight > 0, self.config.negatives, step.rng, tag, sample, place
         )
         own = torch.arange(len(where), device=where.device)[:, None]

@@ -20,6 +20,7 @@ from encdec_train.data.loader import StepDataset, StepSampler, make_loader
 from encdec_train.data.open import open_rows
 from encdec_train.data.transform import Transform
 from encdec_train.export import encoder as encoder_export
+from encdec_train.kernels import backend
 from encdec_train.registry import probes as probe_registry
 from encdec_train.rng import Rng, key_of
 from encdec_train.step import Parts, Step
@@ -128,6 +129,8 @@ def _assemble(
     config: TrainConfig, transform: Transform, wiring: Wiring, dry: Dry, rows: dict[str, Rows], folder: Path
 ) -> Run:
     """Weights by the seed, the tokenizer if one is to be learned, the items of the training split."""
+    device = _device(config)
+    backend.configure(config.kernels, device)
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     transform.fit(rows["train"], folder / "encoder")
@@ -139,7 +142,6 @@ def _assemble(
             for name in wiring.outputs:
                 if name.startswith(f"{noun}."):
                     parts.get(*name.split(".", 1)).compile()
-    device = _device(config)
     return Run(
         config=config,
         transform=transform,

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from encdec_train.corruptions.sampled import Sampled, SampledConfig
-from encdec_train.corruptions.token_mask import fill
 from encdec_train.embedders.ids import Ids, IdsConfig
+from encdec_train.kernels.masking import fill
 from encdec_train.rng import Rng
 from encdec_train.step import Parts, Step
 from encdec_train.types import Mismatch, Path, Plan, Spec, Units

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from encdec_train.corruptions.token_mask import TokenMask, TokenMaskConfig, fill
+from encdec_train.corruptions.token_mask import TokenMask, TokenMaskConfig
 from encdec_train.embedders.ids import Ids, IdsConfig
+from encdec_train.kernels.masking import fill
 from encdec_train.rng import Rng
 from encdec_train.step import Parts, Step
 from encdec_train.types import Mismatch, Path, Plan, Spec, Units, Vocabulary

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from encdec_train.kernels.attention import Bias
 from encdec_train.nn.attention import attention
 from encdec_train.types import Attend, Sites
 
@@ -45,11 +46,12 @@ def test_equals_the_dense_mask(attend: Attend | None, biased: bool) -> None:
     q, k, v = (torch.randn(3, 2, N, 4) for _ in range(3))
     found = []
     for chosen in (at, replace(at, cu_seqlens=None)):
-        bias = torch.linspace(-1, 1, 2 * LONGEST**2).view(2, LONGEST, LONGEST).requires_grad_() if biased else None
+        table = torch.linspace(-1, 1, 2 * (2 * LONGEST - 1)).view(2, -1).requires_grad_()
+        bias = Bias(diagonals=table, origin=LONGEST - 1) if biased else None
         out = attention(q, k, v, query=chosen, key=chosen, attend=attend, bias=bias)
         real = out.transpose(1, 2)[at.valid]
         real.square().sum().backward() if bias is not None else None
-        found.append((out, real, None if bias is None else bias.grad))
+        found.append((out, real, table.grad))
     torch.testing.assert_close(found[0][1], found[1][1])
     assert not found[0][0].transpose(1, 2)[~at.valid].any()
     if biased:
@@ -65,5 +67,5 @@ def test_padding_may_be_longer_than_any_document() -> None:
     at = replace(at, doc=doc, valid=doc >= 0, cu_seqlens=bounds, max_len=5)
     assert int(bounds[-1]) == N * len(short)
     q = torch.randn(3, 1, N, 4)
-    out = attention(q, q, q, query=at, key=at, bias=torch.zeros(1, 5, 5))
+    out = attention(q, q, q, query=at, key=at, bias=Bias(diagonals=torch.zeros(1, 9), origin=4))
     assert out.isfinite().all() and not out[2, 0, 2:].any()

@@ -1,0 +1,206 @@
+"""Attention: packed, causal, windowed, shared heads, tables on a line and on a lattice; against what torch offers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from encdec_train.kernels.attention import Bias, Reads, attention, interval, reference
+from kernel_cases.common import Bench, Check, Goal, Inputs, Tuning
+
+
+def _inputs(
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    rows: int,
+    heads: int,
+    own: int,
+    queries: int,
+    keys: int,
+    size: int,
+    entries: int,
+) -> Inputs:
+    """q, k, v as views of the memory that models make, and a table in float32."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(device)
+
+    q, k, v = (
+        draw(rows, n, h, size).to(dtype).transpose(1, 2) for n, h in ((queries, heads), (keys, own), (keys, own))
+    )
+    table = draw(heads, entries)
+    return tuple(x.requires_grad_() for x in (q, k, v, table))
+
+
+def _read(rows: int, n: int, device: torch.device, *, causal: bool, window: int, packed: bool) -> Reads | None:
+    if not (causal or window or packed):
+        return None
+    bounds = None
+    if packed:  # documents of 1, 2, 4, ... sites, then what is left of the row
+        lengths, left = [], rows * n
+        while left:
+            lengths.append(min(left, n - sum(lengths) % n, 2 ** (len(lengths) % 9)))
+            left -= lengths[-1]
+        bounds = torch.tensor([0, *lengths]).cumsum(0).int().to(device)
+    first, stop = interval(
+        n, n, device, causal=causal, window=window, query_bounds=bounds, key_bounds=bounds, rows=rows
+    )
+    return Reads(first=first, stop=stop)
+
+
+def _call(
+    function: Callable[..., Tensor],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    table: Tensor,
+    *,
+    causal: bool,
+    window: int,
+    packed: bool,
+    wide: int,
+) -> Inputs:
+    n, m = q.shape[2], k.shape[2]
+    origin = table.shape[1] // 2 if wide else n - 1
+    bias = Bias(diagonals=table, origin=origin, wide=wide)
+    reads = _read(len(q), n, q.device, causal=causal, window=window, packed=packed) if n == m else None
+    return (function(q, k, v, bias=bias, reads=reads),)
+
+
+def checks() -> Iterator[Check]:
+    for size in (32, 64, 80, 128):
+        for queries, keys, causal, window, packed, wide in (
+            (1, 17, False, 0, False, 0),
+            (63, 300, False, 0, False, 0),
+            (192, 192, False, 0, False, 0),
+            (513, 513, True, 0, False, 0),
+            (513, 513, False, 65, True, 0),
+            (512, 512, True, 0, True, 0),
+            (196, 196, False, 0, False, 14),
+        ):
+            shape = {"rows": 2, "heads": 4, "own": 2, "queries": queries, "keys": keys, "size": size}
+            entries = (2 * (queries // wide) - 1) * (2 * wide - 1) if wide else queries + keys - 1
+            pattern = {"causal": causal, "window": window, "packed": packed, "wide": wide}
+            yield Check(
+                name=" ".join(f"{name}={value}" for name, value in (shape | pattern).items()),
+                inputs=partial(_inputs, **shape, entries=entries),
+                kernel=partial(_call, attention, **pattern),
+                twin=partial(_call, reference, **pattern),
+            )
+
+
+def _trained(call: Callable[[], Tensor], leaves: list[Tensor]) -> Callable[[], object]:
+    """Forward and backward."""
+    grad = torch.ones_like(call())
+    return lambda: torch.autograd.grad(call(), leaves, grad)
+
+
+def _biased(rows: int, n: int, size: int, device: torch.device, *, backward: bool) -> dict[str, Callable[[], object]]:
+    """A learned bias by relative place, as T5 has it: scores are not divided."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    shape = {"rows": rows, "heads": 12, "own": 12, "queries": n, "keys": n, "size": size}
+    q, k, v, table = _inputs(torch.bfloat16, device, **shape, entries=2 * n - 1)
+    dense = Bias(diagonals=table.detach(), origin=n - 1).dense(n, n)[None].to(q.dtype).requires_grad_()
+
+    def add(score: Tensor, _: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return score + table[head, key - query + n - 1]
+
+    flex = torch.compile(flex_attention)
+    calls: dict[str, tuple[Callable[[], Tensor], list[Tensor]]] = {
+        "ours": (lambda: attention(q, k, v, bias=Bias(diagonals=table, origin=n - 1), scale=1.0), [q, k, v, table]),
+        "SDPA, bias of all pairs": (
+            lambda: F.scaled_dot_product_attention(q, k, v, attn_mask=dense, scale=1.0),
+            [q, k, v, dense],
+        ),
+        "FlexAttention, learned table": (lambda: flex(q, k, v, score_mod=add, scale=1.0), [q, k, v, table]),
+        "SDPA without a bias": (lambda: F.scaled_dot_product_attention(q, k, v, scale=1.0), [q, k, v]),
+    }
+    return {side: _trained(*call) if backward else call[0] for side, call in calls.items()}
+
+
+def _packed(rows: int, n: int, size: int, device: torch.device) -> dict[str, Callable[[], object]]:
+    """Documents of half a row: packed without a bias, and as rows of which half is padding."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    shape = {"heads": 12, "own": 12, "size": size, "entries": 1}
+    q, k, v, _ = _inputs(torch.bfloat16, device, rows=1, queries=rows * n, keys=rows * n, **shape)
+    bounds = torch.arange(0, rows * n + 1, n // 2, device=device, dtype=torch.int32)
+    first, stop = interval(rows * n, rows * n, device, query_bounds=bounds, key_bounds=bounds, rows=1)
+    reads = Reads(first=first, stop=stop)
+    padded = _inputs(torch.bfloat16, device, rows=2 * rows, queries=n, keys=n, **shape)[:3]
+    real = (torch.arange(n, device=device) < n // 2)[None, None, None]
+    calls: dict[str, tuple[Callable[[], Tensor], list[Tensor]]] = {
+        "ours": (lambda: attention(q, k, v, reads=reads), [q, k, v]),
+        "varlen_attn": (
+            lambda: varlen_attn(*(x[0].transpose(0, 1) for x in (q, k, v)), bounds, bounds, n // 2, n // 2),
+            [q, k, v],
+        ),
+        "SDPA, half padding": (lambda: F.scaled_dot_product_attention(*padded, attn_mask=real), list(padded)),
+    }
+    return {side: _trained(*call) for side, call in calls.items()}
+
+
+def benches() -> Iterator[Bench]:
+    for n, rows in ((256, 64), (512, 32), (1024, 16), (2048, 8)):
+        against = {256: 1.0, 512: 1.4}.get(n, 2.0)
+        forward = 4 * rows * 12 * n * n * 64
+        yield Bench(
+            name=f"bias, forward and backward, {rows} rows of {n}, 12 heads of 64",
+            prepare=partial(_biased, rows, n, 64, backward=True),
+            flops=3.5 * forward,
+            goals=(
+                Goal(against="SDPA, bias of all pairs", times=against),
+                Goal(against="SDPA without a bias", times=0.55, memory=1.1),
+            ),
+        )
+        yield Bench(
+            name=f"bias, forward, {rows} rows of {n}, 12 heads of 64",
+            prepare=partial(_biased, rows, n, 64, backward=False),
+            flops=forward,
+            goals=(
+                Goal(against="FlexAttention, learned table", times=1.0),
+                Goal(against="SDPA without a bias", times=0.7),
+            ),
+        )
+    for n, rows in ((1024, 16), (4096, 4)):
+        yield Bench(
+            name=f"packed, forward and backward, {rows} rows of {n} in halves, 12 heads of 64",
+            prepare=partial(_packed, rows, n, 64),
+            flops=3.5 * 4 * rows * 12 * n * (n // 2) * 64,
+            goals=(Goal(against="varlen_attn", times=0.9), Goal(against="SDPA, half padding", times=1.8)),
+        )
+
+
+def _tiles(*choices: tuple[int, int, int, int]) -> list[dict[str, int]]:
+    return [dict(zip(("BM", "BN", "num_warps", "num_stages"), choice, strict=True)) for choice in choices]
+
+
+def _tuned(dtype: torch.dtype, size: int, n: int, device: torch.device) -> Callable[[], object]:
+    shape = {"rows": max(1, 16384 // n), "heads": 12, "own": 12, "queries": n, "keys": n, "size": size}
+    q, k, v, table = _inputs(dtype, device, **shape, entries=2 * n - 1)
+    return _trained(lambda: attention(q, k, v, bias=Bias(diagonals=table, origin=n - 1)), [q, k, v, table])
+
+
+def tunings() -> Iterator[Tuning]:
+    """The gradient of a table on a line needs BM <= BN in the kernel of the queries."""
+    forward = [(m, n, w, s) for m, n, w in ((64, 64, 4), (128, 64, 8), (128, 128, 8)) for s in (2, 3, 4)]
+    query = [(m, n, w, s) for m, n, w in ((32, 64, 4), (64, 64, 4), (64, 64, 8), (32, 128, 8)) for s in (1, 2, 3)]
+    key = [(m, n, w, s) for m, n, w in ((32, 64, 4), (64, 64, 4), (32, 128, 8), (64, 128, 8)) for s in (1, 2, 3)]
+    for dtype in (torch.bfloat16, torch.float16):
+        for size in (32, 64, 128):
+            for length in (512, 2048):
+                yield Tuning(
+                    op="attention",
+                    dtype=dtype,
+                    size=size,
+                    length=length,
+                    candidates={"forward": _tiles(*forward), "query": _tiles(*query), "key": _tiles(*key)},
+                    prepare=partial(_tuned, dtype, size, length),
+                )
