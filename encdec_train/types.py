@@ -25,7 +25,7 @@ class Sites:
 
     sample: Tensor  # (B,N) int64 random key: sample id mixed with crop; the same in any batch or packing
     place: Tensor  # (B,N) int64 position within its own document or lattice
-    valid: Tensor | None = None  # (B,N) bool, True = real; None = all real (the collate's word; drops may empty more)
+    valid: Tensor | None = None  # (B,N) bool, True = real, as the collate or a drop decided; None = all real
     coords: Tensor | None = None  # (B,N,P) float
     fixed: Tensor | None = None  # (B,N) bool, True = never corrupt ([CLS], [SEP], padding is not fixed)
     doc: Tensor | None = None  # (B,N) int64 document within the row; None = one document per row
