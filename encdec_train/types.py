@@ -100,6 +100,12 @@ class Attend:
     hole: Tensor | None = None  # (B,N) bool, with rank: stands for content of that rank to all who do not read it
     seen: Tensor | None = None  # (B,Nq,Nk) bool: what each site reads at most, of itself or of a memory
 
+    @property
+    def only_causal(self) -> bool:
+        """Each reads what stands before it and itself, without exceptions."""
+        others = (self.prefix, self.rank, self.query, self.seen, self.hole)
+        return self.causal and not self.window and all(other is None for other in others)
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Plan:

@@ -52,6 +52,8 @@ class ConvEncoder(nn.Module):
         self.layers = down_stack(len(lattice_of(upstream, "encoder 'conv'")), upstream.width, config.width, config)
 
     def forward(self, tokens: Tokens, attend: Attend | None = None) -> Tokens:
+        if attend is not None and not (self.config.causal and attend.only_causal):
+            raise Mismatch("encoder 'conv' reads what stands around: the corruption's attention pattern is not its own")
         x = self.layers(to_maps(tokens))
         return replace(tokens, x=to_rows(x), sites=coarse_sites(tokens.sites, tuple(x.shape[2:]), self.config.stride))
 

@@ -47,6 +47,10 @@ class Gru(nn.Module):
     def forward(self, tokens: Tokens, attend: Attend | None = None) -> Tokens:
         if tokens.sites.doc is not None:
             raise Mismatch("encoder 'gru' reads one document in a row, the rows are packed")
+        if attend is not None and (self.config.both or not attend.only_causal):
+            raise Mismatch(
+                "encoder 'gru' reads a row from end to end: the corruption's attention pattern is not its own"
+            )
         x, turn = tokens.x, turned(tokens.sites) if self.config.both else None
         for i, ahead in enumerate(self.ahead):
             y, _ = ahead(x)

@@ -41,4 +41,5 @@ class MlpEncoder(nn.Module):
         init_linear(self)
 
     def forward(self, tokens: Tokens, attend: Attend | None = None) -> Tokens:
+        """No site reads another one, which every pattern allows."""
         return replace(tokens, x=self.layers(tokens.x))

@@ -148,6 +148,10 @@ class ResNet(nn.Module):
                     nn.init.zeros_(module.norms[-1].weight)  # type: ignore[arg-type]
 
     def forward(self, tokens: Tokens, attend: Attend | None = None) -> Tokens:
+        if attend is not None:
+            raise Mismatch(
+                "encoder 'resnet' reads what stands around: the corruption's attention pattern has no meaning here"
+            )
         grid = tokens.sites.grid
         if grid is None:
             raise Mismatch("encoder 'resnet' needs a full lattice: sites were dropped or pictures differ in size")

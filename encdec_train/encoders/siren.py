@@ -50,6 +50,7 @@ class Siren(nn.Module):
                 nn.init.uniform_(parameter, -bound, bound)
 
     def forward(self, tokens: Tokens, attend: Attend | None = None) -> Tokens:
+        """No site reads another one, which every pattern allows."""
         x = tokens.x
         for i, layer in enumerate(self.layers):
             x = torch.sin((self.config.omega if i else self.config.first_omega) * layer(x))

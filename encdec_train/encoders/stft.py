@@ -47,6 +47,8 @@ class Stft(nn.Module):
         self.scales = nn.ModuleList(Scale(config) for _ in config.windows)
 
     def forward(self, tokens: Tokens, attend: Attend | None = None) -> Tokens:
+        if attend is not None:
+            raise Mismatch("encoder 'stft' reads whole windows: the corruption's attention pattern has no meaning here")
         found, layers = [], {}
         for number, (window, scale) in enumerate(zip(self.config.windows, self.scales, strict=True)):
             score, hidden = scale(parts(tokens.x[..., 0], window))

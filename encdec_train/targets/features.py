@@ -101,8 +101,6 @@ class Features(nn.Module):
         keys = sites.sample.flatten(), sites.place.flatten()
         tag = f"features.{path.draw}"
         drawn = masking.negatives(group, row < len(own), self.config.negatives, step.rng, tag, *keys)
-            group, row < len(own), self.config.negatives, step.rng, f"features.{path.draw}", *keys
-        )
         chosen = drawn.index_select(0, where)  # (M,Q) sites
         return torch.where(chosen == where[:, None], own[:, None], row[chosen])
 
