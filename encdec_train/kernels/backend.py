@@ -37,7 +37,7 @@ class Backend(Enum):
     reference = "reference"  # torch, everywhere
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class KernelsConfig:
     backend: Backend = Backend.auto
     strict: bool = False  # a fallback to torch is an error, for measurements
