@@ -210,11 +210,24 @@ def make_parts(config: TrainConfig, wiring: Wiring) -> Parts:
     for name, objective in config.objective.items():
         part = Registry.all["objective"].part(objective)
         built.setdefault("objective", {})[name] = part(objective, name, wiring.paths)
+    for name in _shared(config):
+        built["objective"][name].shared = True  # type: ignore[assignment]
     parts = Parts(built)
     for name, teacher in config.teacher.items():
         default = [f"{n}.{k}" for n in ("embedder", "encoder", "head") for k in built.get(n, {})]
         parts.add_teacher(name, teacher.parts or default)
     return parts
+
+
+def _shared(config: TrainConfig) -> set[str]:
+    """Objectives that corruptions or other objectives refer to, because they read what these predict."""
+    readers = [*config.corruption.values(), *config.objective.values()]
+    return {
+        getattr(reader, key)
+        for reader in readers
+        for key, noun in getattr(reader, "refers", {}).items()
+        if noun == "objective"
+    }
 
 
 def _turn(item: tuple[str, tuple[Any, ...]]) -> int:

@@ -10,7 +10,7 @@ into shared memory and spills nothing.
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -50,6 +50,8 @@ def compiled(names: list[str], archs: list[int], only: str) -> Iterator[dict[str
     from encdec_train.kernels.crosscompile import build
 
     for name in names:
+        if importlib.util.find_spec(f"encdec_train.kernels.{name}_triton") is None:
+            continue  # an operation that is torch alone
         kernels = importlib.import_module(f"encdec_train.kernels.{name}_triton")
         for arch in archs:
             for job in kernels.jobs(arch):

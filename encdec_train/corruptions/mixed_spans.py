@@ -10,6 +10,7 @@ One document per row. The capacities are those of the denoiser that needs most, 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,6 @@ from torch import Tensor, nn
 from encdec_train.corruptions.span_corruption import Sizes, SpanCorruptionConfig, draw_spans, write_spans
 from encdec_train.nn.rewrite import documents
 from encdec_train.registry import corruptions
-from encdec_train.rng import Rng
 from encdec_train.step import Step
 from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units, Vocabulary
 
@@ -75,6 +75,15 @@ class MixedSpansConfig:
         return replace(checked, raw=raw)
 
 
+class Tables(NamedTuple):
+    """What is known of rows of one length before any text is seen."""
+
+    counts: Tensor  # (denoisers,4,longest+1) int64: noise, spans, source and target tokens
+    bounds: Tensor  # (denoisers-1,) float64: where their shares of the documents end
+    modes: Tensor  # (denoisers,) int64: the id that leads the source
+    sizes: Sizes  # of the fullest row
+
+
 @corruptions.register("mixed_spans", MixedSpansConfig)
 class MixedSpans(nn.Module):
     """Rows of one document each -> source rows that begin with a mode token, and target rows.
@@ -88,36 +97,34 @@ class MixedSpans(nn.Module):
         words = (sites.raw or sites).vocabulary
         assert words is not None, "spec refuses a view without a vocabulary"
         self.config, self.words = config, words
-        self._tables: dict[tuple[int, torch.device], tuple[Tensor, Sizes]] = {}
+        self._tables: dict[tuple[int, torch.device], Tables] = {}
 
     def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
         if sites.fixed is not None:
             raise Mismatch("corruption 'mixed_spans' ends sequences itself: the view may hold no special tokens")
         if sites.doc is not None:
             raise Mismatch("corruption 'mixed_spans' draws for a row: choose a layout of one document in each")
-        device = units.values.device
-        table, sizes = self.tables(min(sites.max_len or sites.n, sites.n), device)
+        tables = self.tables(min(sites.max_len or sites.n, sites.n), units.values.device)
         docs = documents(sites, self.config.min_length)
-        drawn = self.draw(step.rng, f"mixed_spans.{path.draw}", sites.sample)  # (B,N), the same along a row
+        chance = step.rng.uniform(f"mixed_spans.{path.draw}", sites.sample).double()  # the same along a row
+        drawn = torch.bucketize(chance, tables.bounds, right=True)  # (B,N): the denoiser of each document
         bits = step.rng.bits(f"span.{path.draw}", sites.sample, docs.item)
-        noise, first = draw_spans(docs, table[drawn, 0, docs.length], table[drawn, 1, docs.length], bits)
-        modes = [self.config.mode(denoiser.mode, self.words) for denoiser in self.config.denoisers]
-        lead = torch.tensor(modes, device=device)[drawn]
-        return write_spans(units, sites, docs, noise, first, sizes, self.words, lead)
+        counts, spans = tables.counts[drawn, 0, docs.length], tables.counts[drawn, 1, docs.length]
+        noise, first = draw_spans(docs, counts, spans, bits)
+        return write_spans(units, sites, docs, noise, first, tables.sizes, self.words, tables.modes[drawn])
 
-    def draw(self, rng: Rng, tag: str, sample: Tensor) -> Tensor:
-        """Like `sample`, int64: the denoiser of each document."""
-        shares = torch.tensor([denoiser.share for denoiser in self.config.denoisers], dtype=torch.float64)
-        bounds = (shares.cumsum(0) / shares.sum())[:-1].to(sample.device)
-        return torch.bucketize(rng.uniform(tag, sample).double(), bounds, right=True)
-
-    def tables(self, longest: int, device: torch.device) -> tuple[Tensor, Sizes]:
-        """Noise, spans, source and target tokens (denoisers,4,longest+1), and what the fullest row needs."""
+    def tables(self, longest: int, device: torch.device) -> Tables:
+        """Made once for each length of rows: on an accelerator they are copied only then."""
         key = (longest, device)
         if key not in self._tables:
-            every = torch.stack([torch.from_numpy(part.table(longest).copy()) for part in self.config.parts()])
+            config = self.config
+            every = torch.stack([torch.from_numpy(part.table(longest).copy()) for part in config.parts()])
             every[:, 2] += every[:, 2] > 0  # the mode token
             most = every.amax(0)
             room = (max(int(most[2].max()), 1), max(int(most[3].max()), 1))
-            self._tables[key] = (every.to(device), Sizes(most.to(device), room, room, full=False))
+            shares = torch.tensor([denoiser.share for denoiser in config.denoisers], dtype=torch.float64)
+            bounds = (shares.cumsum(0) / shares.sum())[:-1]
+            modes = torch.tensor([config.mode(denoiser.mode, self.words) for denoiser in config.denoisers])
+            sizes = Sizes(most.to(device), room, room, full=False)
+            self._tables[key] = Tables(every.to(device), bounds.to(device), modes.to(device), sizes)
         return self._tables[key]

@@ -34,3 +34,11 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)
+
+    def before(self, x: Tensor) -> Tensor:
+        """(M,D): what the last linear layer reads."""
+        return x
+
+    def last(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of the last linear layer."""
+        return self.weight, self.bias

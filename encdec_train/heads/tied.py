@@ -64,9 +64,17 @@ class Tied(nn.Module):
         return self._embedder[0].table.weight  # type: ignore[union-attr, return-value]
 
     def forward(self, x: Tensor) -> Tensor:
+        return F.linear(self.before(x), *self.last())
+
+    def before(self, x: Tensor) -> Tensor:
+        """(M,E): what the last linear layer reads."""
         if self.transform is not None:
             x = self.transform(x)
-        return F.linear(x * self.scale if self.scale != 1.0 else x, self.table, self.bias)
+        return x * self.scale if self.scale != 1.0 else x
+
+    def last(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of the last linear layer."""
+        return self.table, self.bias
 
 
 class Transform(nn.Module):

@@ -1,11 +1,12 @@
 """What corruptions draw and move: every number and every place is the same whoever computes it, bit for bit.
 
-The randomness is `rng`'s keyed hash, one definition for workers, torch and the kernels, and all that follows from it is
-integer work. Each function is a Triton kernel on a GPU and torch elsewhere. Counts are fixed, so nothing waits for the
-device. Under torch.compile the hash stays torch, which fuses it with what reads it.
+The randomness is `rng`'s keyed hash, one definition for workers, torch and the kernels, and what follows from it is
+integer work here; `restore` alone moves vectors. Each function is a Triton kernel on a GPU and torch elsewhere. Counts
+are fixed, so nothing waits for the device. Under torch.compile the hash and `restore` stay torch, which fuses them with
+what is around them.
 
-What stays torch on purpose: the gather of the kept sites' values, which torch reads and writes once and torch.compile
-fuses with the cast and the layer behind it. Spans, blocks and tubes are these functions put together.
+The gather of the kept sites' values is torch's everywhere: it reads and writes them once, and torch.compile fuses it
+with the cast and the layer behind it. Spans, blocks and tubes are these functions put together.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,11 +24,17 @@ from encdec_train.kernels.backend import Operation, below_autograd, choose, defi
 from encdec_train.rng import Rng, fold_keys
 
 LONGEST = 8192  # of a row that is ranked by comparing all pairs; a longer one is sorted
-WHOLE = 2048  # of a row that one program ranks and splits
+WHOLE = 1024  # of a row that one program ranks and splits
 
 
-def _int64(**facts: object) -> str | None:
-    return None if facts.get("dtype", torch.int64) is torch.int64 else "its kernel takes int64 only"
+def _int64(*, dtype: torch.dtype = torch.int64, dims: int = 0, **_: object) -> str | None:
+    if dtype is not torch.int64:
+        return "its kernel takes int64 only"
+    return "its kernel takes keys of up to four dimensions" if dims > 4 else None
+
+
+def _narrow(*, dtype: torch.dtype) -> str | None:
+    return "its kernel sums in float32" if dtype is torch.float64 else None
 
 
 def _sort(*, n: int, **_: object) -> str | None:
@@ -45,15 +53,16 @@ for _name, _prefers in (("bits", _fuse), ("rank", _sort), ("keep", _compose)):
     register(Operation(name=f"masking.{_name}", refuses=_int64, prefers=_prefers))
 for _name in ("places", "pick", "negatives"):
     register(Operation(name=f"masking.{_name}", refuses=_int64))
-register(Operation(name="masking.restore", refuses=lambda **_: None, prefers=_fuse))
+register(Operation(name="masking.restore", refuses=_narrow, prefers=_fuse))
 
 
 def bits(step: Tensor, tag: int, keys: Sequence[Tensor | int]) -> Tensor:
     """`rng.fold_keys`: int64 bits of the broadcast shape of `keys`, one kernel for each key."""
     tensors = [key for key in keys if isinstance(key, Tensor)]
-    if not tensors or any(key.dim() > 4 for key in tensors):
+    if not tensors:
         return fold_keys(step, tag, keys)
-    if choose("masking.bits", step.device, dtype=_common(tensors)) == "reference":
+    dims = max(key.dim() for key in tensors)
+    if choose("masking.bits", step.device, dtype=_common(tensors), dims=dims) == "reference":
         return fold_keys(step, tag, keys)
     state = step
     for index, key in enumerate(keys):
@@ -85,7 +94,7 @@ def lowest(keys: Tensor, count: int | Tensor) -> Tensor:
 def places(flags: Tensor, capacity: int) -> Tensor:
     """(B,N) bool -> (B,capacity) int64: the places where flags are set, in order, then the others in theirs."""
     n = flags.shape[1]
-    if choose("masking.places", flags.device, dtype=torch.int64) == "triton":
+    if choose("masking.places", flags.device) == "triton":
         found: Tensor = _places(flags, capacity)
         return found
     here = torch.arange(n, device=flags.device)
@@ -118,7 +127,7 @@ def keep(sample: Tensor, place: Tensor, rng: Rng, tag: str, kept: int, predicted
 
 def share(value: float) -> int:
     """How many of the 2**24 values of `Rng.uniform` are below a float32."""
-    return math.ceil(torch.tensor(value, dtype=torch.float32).double().item() * 2**24)
+    return math.ceil(float(np.float32(value)) * 2**24)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,11 +163,11 @@ def pick(
     """
     if choose("masking.pick", ids.device, dtype=_common([ids, sample, place])) == "triton":
         step, key = rng.origin(tag, ids.device)
-        keys = [key, rng.origin(f"{tag}.kind", ids.device)[1], rng.origin(f"{tag}.other", ids.device)[1]]
+        tags = [key, rng.origin(f"{tag}.kind", ids.device)[1], rng.origin(f"{tag}.other", ids.device)[1]]
         limits = [share(how.ratio), share(how.hide), share(how.hide + how.random)]
         words = [how.mask, how.first, how.size - how.first]
         found: tuple[Tensor, Tensor, Tensor, Tensor] = _pick(
-            ids, sample, place, may, step, keys, limits, words, capacity
+            ids, sample, place, may, step, tags, limits, words, capacity
         )
         return found
     drawn = rng.uniform(tag, sample, place) < how.ratio  # (B,N)
@@ -237,7 +246,7 @@ def restore(y: Tensor, token: Tensor, here: Tensor, there: Tensor, prefix: int) 
     Returns:
         (B*groups,prefix+K+m,D) of the dtype of `y`.
     """
-    if choose("masking.restore", y.device) == "triton":
+    if choose("masking.restore", y.device, dtype=y.dtype) == "triton":
         rows: Tensor = _restore(y, token, here, there, prefix)
         return rows
     known = torch.cat([y[:, :prefix], y[:, prefix:] + here], 1)
@@ -246,64 +255,57 @@ def restore(y: Tensor, token: Tensor, here: Tensor, there: Tensor, prefix: int) 
     return torch.cat([known, (token + there).to(y.dtype)], 1)
 
 
+def _kernels() -> Any:
+    """Triton is imported where a kernel is launched."""
+    from encdec_train.kernels import masking_triton
+
+    return masking_triton
+
+
+def _tiles(size: int, tile: int) -> int:
+    return -(-size // tile)
+
+
 def _bits_run(state: Tensor, key: Tensor, tag: int, first: bool) -> Tensor:
-    import triton
-
-    from encdec_train.kernels.masking_triton import fold_kernel
-
+    to = _kernels()
     shape = key.shape if first else torch.broadcast_shapes(state.shape, key.shape)
     out = key.new_empty(shape)
-    wide = [1] * (4 - len(shape)) + list(shape)
-    strides = [[0] * (4 - len(shape)) + list(x.expand(shape).stride()) for x in (key if first else state, key)]
-    flat = all(x.shape == shape and x.is_contiguous() for x in (key if first else state, key))
-    grid = (triton.cdiv(out.numel(), 1024),)
-    fold_kernel[grid](state, key, out, tag, out.numel(), *wide[1:], *strides[0], *strides[1], first, flat, 1024)
+    both = [x.expand(shape) for x in (key if first else state, key)]
+    flat = all(x.is_contiguous() for x in both)
+    missing = 4 - len(shape)
+    sizes, strides = [1] * missing + list(shape), [[0] * missing + list(x.stride()) for x in both]
+    grid = (_tiles(out.numel(), to.FOLD),)
+    to.fold_kernel[grid](state, key, out, tag, out.numel(), *sizes[1:], *strides[0], *strides[1], first, flat, to.FOLD)
     return out
 
 
 def _rank_run(keys: Tensor) -> Tensor:
-    import triton
-
-    from encdec_train.kernels.masking_triton import rank_kernel
-
-    keys = keys if keys.stride(1) == 1 else keys.contiguous()
+    to, keys = _kernels(), keys if keys.stride(1) == 1 else keys.contiguous()
     rows, n = keys.shape
     out = torch.empty_like(keys, memory_format=torch.contiguous_format)
-    rank_kernel[(rows, triton.cdiv(n, 128))](keys, out, n, keys.stride(0), 128, 32)
+    to.rank_kernel[(rows, _tiles(n, to.RANK))](keys, out, n, keys.stride(0), to.RANK, to.OTHERS)
     return out
 
 
 def _places_run(flags: Tensor, capacity: int) -> Tensor:
-    from encdec_train.kernels.masking_triton import places_kernel
-
-    flags = flags if flags.stride(1) == 1 else flags.contiguous()
+    to, flags = _kernels(), flags if flags.stride(1) == 1 else flags.contiguous()
     rows, n = flags.shape
     out = flags.new_empty(rows, capacity, dtype=torch.int64)
-    places_kernel[(rows,)](flags, out, n, capacity, flags.stride(0), 512)
+    to.places_kernel[(rows,)](flags, out, n, capacity, flags.stride(0), to.PLACES)
     return out
 
 
 def _keep_run(
     sample: Tensor, place: Tensor, step: Tensor, tag: int, kept: int, predicted: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    import triton
-
-    from encdec_train.kernels.masking_triton import keep_kernel
-
-    rows, n = sample.shape
+    to, (rows, n) = _kernels(), sample.shape
     keep, lost = (sample.new_empty(rows, count) for count in (kept, predicted))
     mask = sample.new_empty(rows, n, dtype=torch.bool)
-    strides = (*sample.stride(), *place.stride())
-    block = max(16, triton.next_power_of_2(n))
-    keep_kernel[(rows,)](
-        sample, place, step, keep, lost, mask, tag, n, kept, predicted, *strides, block, 16, num_warps=_warps(block)
+    sizes, (block, warps) = (n, kept, predicted, *sample.stride(), *place.stride()), to.keep_options(n)
+    to.keep_kernel[(rows,)](
+        sample, place, step, keep, lost, mask, tag, *sizes, BLOCK=block, OTHERS=to.OTHERS, num_warps=warps
     )
     return keep, lost, mask
-
-
-def _warps(block: int) -> int:
-    """Of a program that holds a row of `block` sites: 128 sites a warp."""
-    return min(max(block // 128, 1), 16)
 
 
 def _pick_run(
@@ -312,27 +314,22 @@ def _pick_run(
     place: Tensor,
     may: Tensor,
     step: Tensor,
-    keys: list[int],
+    tags: list[int],
     limits: list[int],
     words: list[int],
     capacity: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    import triton
-
-    from encdec_train.kernels.masking_triton import count_kernel, pick_kernel
-
+    to, size = _kernels(), ids.numel()
     ids, sample, place, may = (x.contiguous() for x in (ids, sample, place, may))
-    size, block = ids.numel(), 512
-    grid = (triton.cdiv(size, block),)
+    grid = (_tiles(size, to.PICK),)
     counts = ids.new_empty(grid)
-    count_kernel[grid](sample, place, may, step, counts, keys[0], size, limits[0], block)
+    to.count_kernel[grid](sample, place, may, step, counts, tags[0], size, limits[0], to.PICK)
+    before = counts.cumsum(0) - counts
     out, mask = torch.empty_like(ids), torch.empty_like(may)
     where, weight = ids.new_zeros(capacity), ids.new_zeros(capacity, dtype=torch.float32)
-    before = counts.cumsum(0) - counts
-    pick_kernel[grid](
-        ids, sample, place, may, step, before, out, mask, where, weight, *keys, size, capacity, *limits, *words, block
-    )
-    return out, mask, where, weight
+    inputs, outputs = (ids, sample, place, may, step, before), (out, mask, where, weight)
+    to.pick_kernel[grid](*inputs, *outputs, *tags, size, capacity, *limits, *words, to.PICK)
+    return outputs
 
 
 def _negatives_run(
@@ -347,29 +344,20 @@ def _negatives_run(
     tag: int,
     count: int,
 ) -> Tensor:
-    import triton
-
-    from encdec_train.kernels.masking_triton import negatives_kernel
-
-    m = len(order)
+    to, m = _kernels(), len(order)
     out = order.new_empty(m, count)
     rows = [x.contiguous() for x in (order, first, rank, others, real, sample, place)]
-    negatives_kernel[(triton.cdiv(m * count, 512),)](*rows, step, out, tag, m, count, 512)
+    to.negatives_kernel[(_tiles(m * count, to.NEGATIVES),)](*rows, step, out, tag, m, count, to.NEGATIVES)
     return out
 
 
 def _restore_run(y: Tensor, token: Tensor, here: Tensor, there: Tensor, prefix: int) -> Tensor:
-    import triton
-
-    from encdec_train.kernels.masking_triton import restore_kernel
-
+    to = _kernels()
     y, token, here, there = (x.contiguous() for x in (y, token, here, there))
     (rows, holes, width), known = there.shape, y.shape[1]
     out = y.new_empty(rows, known + holes, width)
-    block = min(triton.next_power_of_2(width), 1024)
-    restore_kernel[(rows * (known + holes),)](
-        y, token, here, there, out, prefix, known, holes, width, rows // len(y), block
-    )
+    sizes = (prefix, known, holes, width, rows // len(y))
+    to.restore_kernel[(rows * (known + holes),)](y, token, here, there, out, *sizes, to.restore_tile(width))
     return out
 
 
@@ -424,10 +412,10 @@ _keep = define(
     ),
 )
 _pick = define(
-    "mask_pick(Tensor ids, Tensor sample, Tensor place, Tensor may, Tensor step, int[] keys, int[] limits,"
+    "mask_pick(Tensor ids, Tensor sample, Tensor place, Tensor may, Tensor step, int[] tags, int[] limits,"
     " int[] words, SymInt capacity) -> (Tensor, Tensor, Tensor, Tensor)",
     _pick_run,
-    lambda ids, sample, place, may, step, keys, limits, words, capacity: (
+    lambda ids, sample, place, may, step, tags, limits, words, capacity: (
         ids.new_empty(ids.shape),
         may.new_empty(may.shape),
         ids.new_empty(capacity),

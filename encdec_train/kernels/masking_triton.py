@@ -1,11 +1,16 @@
 """The Triton side of `kernels.masking`: integer work only, so that it equals its twin bit for bit."""
 
+# mypy: disable-error-code="no-untyped-def"
+
 from __future__ import annotations
+
+from typing import Any
 
 import triton
 import triton.language as tl
 
 from encdec_train import rng
+from encdec_train.kernels.crosscompile import Job
 
 GAMMA = tl.constexpr(rng.GAMMA)
 MIX_1 = tl.constexpr(rng.MIX_1)
@@ -294,3 +299,61 @@ def restore_kernel(
             x = tl.load(token + at, mask=real, other=0).to(tl.float32)
             x += tl.load(place + at, mask=real, other=0).to(tl.float32)
         tl.store(out + site * width + at, x.to(out.dtype.element_ty), mask=real)
+
+
+FOLD, RANK, OTHERS, PLACES, PICK, NEGATIVES = 1024, 128, 8, 512, 512, 512  # tiles
+WHOLE = 1024  # sites of the longest row that one program ranks and splits
+
+
+def keep_options(n: int) -> tuple[int, int]:
+    """Tile and warps of a program that holds a row of `n` sites: 64 sites a warp."""
+    block = max(16, triton.next_power_of_2(n))
+    return block, min(max(block // 64, 1), 16)
+
+
+def restore_tile(width: int) -> int:
+    return min(triton.next_power_of_2(width), 1024)
+
+
+def jobs(arch: int) -> list[Job]:
+    """Every kernel as `masking` launches it, the same for all architectures."""
+    keys = {"sample": "*i64", "place": "*i64", "step": "*i64", "tag": "i64"}
+    out = {"keep": "*i64", "lost": "*i64", "mask": "*i1"}
+    found = []
+
+    def job(name: str, kernel: Any, signature: dict[str, str], constants: dict[str, Any], warps: int = 4) -> None:
+        options = {"num_warps": warps}
+        found.append(Job(name=name, kernel=kernel, signature=signature, constants=constants, options=options))
+
+    fold = {
+        "state": "*i64",
+        "keys": "*i64",
+        "out": "*i64",
+        "tag": "i64",
+        "size": "i64",
+        **dict.fromkeys(STRIDES, "i64"),
+    }
+    for first, flat in ((True, True), (False, False)):
+        job(f"fold flat={flat}", fold_kernel, fold, {"FIRST": first, "FLAT": flat, "BLOCK": FOLD})
+    rank = {"keys": "*i64", "out": "*i64", "n": "i32", "stride": "i64"}
+    job("rank", rank_kernel, rank, {"BLOCK": RANK, "OTHERS": OTHERS})
+    places = {"flags": "*i1", "out": "*i64", "n": "i32", "capacity": "i32", "stride": "i64"}
+    job("places", places_kernel, places, {"BLOCK": PLACES})
+    counts = dict.fromkeys(("n", "kept", "predicted"), "i32")
+    strides = dict.fromkeys(("sample_row", "sample_column", "place_row", "place_column"), "i64")
+    for n in (16, 256, WHOLE):
+        block, warps = keep_options(n)
+        job(f"keep {n}", keep_kernel, keys | out | counts | strides, {"BLOCK": block, "OTHERS": OTHERS}, warps)
+    count = keys | {"may": "*i1", "counts": "*i64", "size": "i32", "limit": "i32"}
+    job("count", count_kernel, count, {"BLOCK": PICK})
+    numbers = ("size", "capacity", "limit", "hide_limit", "other_limit", "hidden_id", "first_id", "ordinary")
+    pick = keys | dict.fromkeys(("ids", "before", "out", "where"), "*i64") | {"may": "*i1", "mask": "*i1"}
+    pick |= {"weight": "*fp32", "kind_tag": "i64", "other_tag": "i64"} | dict.fromkeys(numbers, "i32")
+    job("pick", pick_kernel, pick, {"BLOCK": PICK})
+    negatives = keys | dict.fromkeys(("order", "first", "rank", "others", "out"), "*i64")
+    negatives |= {"real": "*i1", "m": "i32", "count": "i32"}
+    job("negatives", negatives_kernel, negatives, {"BLOCK": NEGATIVES})
+    sizes = dict.fromkeys(("prefix", "known", "holes", "width", "groups"), "i32")
+    restore = {"y": "*bf16", "token": "*fp32", "here": "*bf16", "there": "*fp32", "out": "*bf16", **sizes}
+    job("restore", restore_kernel, restore, {"BLOCK": restore_tile(768)})
+    return found

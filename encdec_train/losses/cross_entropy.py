@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encdec_train.kernels.masked_head import chunked, masked_head
 from encdec_train.registry import losses
 from encdec_train.types import Goal, Mismatch, Spec, shares
 
@@ -49,3 +51,15 @@ class CrossEntropy(nn.Module):
         if self.z:
             rows = rows + self.z * scores.logsumexp(-1).square()
         return rows
+
+    def fused(self, head: Any, rows: Tensor, goal: Goal) -> Tensor | None:
+        """(): the weighted sum over (M,D) rows, whose scores are never held as a whole.
+
+        None where they may be, or where the head does not end in a linear layer.
+        """
+        if not hasattr(head, "last"):
+            return None
+        table, bias = head.last()
+        if not chunked(rows, table):
+            return None
+        return masked_head(head.before(rows), table, bias, goal.values, goal.weight, self.smoothing, self.z)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encdec_train.kernels.contrastive import log_sum_exp, many
 from encdec_train.nn.autocast import without_autocast
 from encdec_train.nn.gather import gather_ranks, world
 from encdec_train.nn.sides import check_sides
@@ -65,12 +66,23 @@ class InfoNce(nn.Module):
     def rows(self, one: Tensor, other: Tensor) -> Tensor:
         """(B,C) and (B,C) -> (B,)."""
         one, other = F.normalize(one.float(), dim=-1), F.normalize(other.float(), dim=-1)
+        if self.config.both and world()[1] == 1 and many(one, other):
+            return self.both_ways(one, other)
         found = self.towards(one, gather_ranks(other))
         return (found + self.towards(other, gather_ranks(one))) / 2 if self.config.both else found
 
     def towards(self, mine: Tensor, all_others: Tensor) -> Tensor:
         """(B,): of this rank's vectors against those of all ranks, their partners in the same order."""
+        first = world()[0] * len(mine)
+        if many(mine, all_others):
+            sums, _ = log_sum_exp(mine, all_others, self.scale())
+            return sums - (mine * all_others[first : first + len(mine)]).sum(-1) * self.scale()
         with without_autocast(mine.device.type):
             logits = mine @ all_others.T * self.scale()  # (B,world*B)
-        own = torch.arange(len(mine), device=mine.device) + world()[0] * len(mine)
+        own = torch.arange(len(mine), device=mine.device) + first
         return F.cross_entropy(logits, own, reduction="none")
+
+    def both_ways(self, one: Tensor, other: Tensor) -> Tensor:
+        """(B,): half of each way, all scores made once and not kept."""
+        rows, columns = log_sum_exp(one, other, self.scale(), both=True)
+        return (rows + columns) / 2 - (one * other).sum(-1) * self.scale()

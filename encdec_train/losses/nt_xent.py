@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encdec_train.kernels.contrastive import log_sum_exp, many
 from encdec_train.nn.autocast import without_autocast
 from encdec_train.nn.gather import gather_ranks, world
 from encdec_train.nn.sides import check_sides
@@ -48,15 +49,22 @@ class NtXent(nn.Module):
         if len(crops) < 2:
             raise Mismatch("loss 'nt_xent' needs two crops or paths to compare, it is given one")
         z = F.normalize(torch.stack(crops, 1).float(), dim=-1)  # (B,V,C)
-        pictures, views = z.shape[:2]
-        everyone = gather_ranks(z).flatten(0, 1)  # (world*B*V,C)
-        with without_autocast(z.device.type):
-            logits = z.flatten(0, 1) @ everyone.T / self.temperature  # (B*V,world*B*V)
-        own = torch.arange(pictures * views, device=z.device) + world()[0] * pictures * views
-        logits = logits.scatter(1, own[:, None], float("-inf"))
-        positives = logits.gather(1, _others(own, views))  # (B*V,V-1)
-        rows = logits.logsumexp(1) - positives.mean(1)
+        rows = self.rows(z.flatten(0, 1), gather_ranks(z).flatten(0, 1), z.shape[1])
         return Term(rows.sum(), torch.full((), rows.numel(), dtype=rows.dtype, device=rows.device))
+
+    def rows(self, mine: Tensor, everyone: Tensor, views: int) -> Tensor:
+        """(B*V,) of this rank's vectors (B*V,C) against those of all ranks (world*B*V,C)."""
+        first = world()[0] * len(mine)
+        own = torch.arange(len(mine), device=mine.device) + first
+        others = _others(own, views)  # (B*V,V-1)
+        if many(mine, everyone):
+            sums, _ = log_sum_exp(mine, everyone, 1 / self.temperature, skip=first)
+            partners = everyone.index_select(0, others.flatten()).unflatten(0, others.shape)
+            return sums - (mine[:, None] * partners).sum(-1).mean(1) / self.temperature
+        with without_autocast(mine.device.type):
+            logits = mine @ everyone.T / self.temperature  # (B*V,world*B*V)
+        logits = logits.scatter(1, own[:, None], float("-inf"))
+        return logits.logsumexp(1) - logits.gather(1, others).mean(1)
 
 
 def _others(own: Tensor, views: int) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encdec_train.kernels.contrastive import many, softplus_sum
 from encdec_train.nn.autocast import without_autocast
 from encdec_train.nn.gather import gather_ranks, world
 from encdec_train.nn.sides import check_sides
@@ -59,8 +60,13 @@ class PairwiseSigmoid(nn.Module):
     def rows(self, mine: Tensor, others: Tensor) -> Tensor:
         """(B,): this rank's vectors against those of all ranks, their partners in the same order."""
         one, other = F.normalize(mine.float(), dim=-1), gather_ranks(F.normalize(others.float(), dim=-1))
+        first = world()[0] * len(one)
+        if many(one, other):
+            scale = self.log_scale.exp()
+            true = (one * other[first : first + len(one)]).sum(-1) * scale + self.bias
+            return softplus_sum(one, other, scale, self.bias) - true  # -logsigmoid(s) = log(1 + exp(s)) - s
         with without_autocast(one.device.type):
             logits = one @ other.T * self.log_scale.exp() + self.bias  # (B,world*B)
-        own = torch.arange(len(one), device=one.device)[:, None] + world()[0] * len(one)
+        own = torch.arange(len(one), device=one.device)[:, None] + first
         sign = torch.full_like(logits, -1.0).scatter(1, own, 1.0)
         return -F.logsigmoid(sign * logits).sum(1)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encdec_train.kernels.contrastive import log_sum_exp, many
 from encdec_train.nn.autocast import without_autocast
 from encdec_train.nn.gather import gather_ranks
 from encdec_train.nn.sides import check_sides
@@ -61,8 +62,12 @@ class QueuedNce(nn.Module):
 
     def rows(self, query: Tensor, key: Tensor) -> Tensor:
         """(B,): minus the log-probability of each query's own key."""
+        queue = self.queue.clone()  # the queue moves on before the backward pass
+        if many(query, queue):
+            true = (query * key).sum(-1) / self.temperature
+            return torch.logaddexp(log_sum_exp(query, queue, 1 / self.temperature)[0], true) - true
         with without_autocast(query.device.type):
-            negatives = query @ self.queue.clone().T  # a copy: the queue moves on before the backward pass
+            negatives = query @ queue.T
         logits = torch.cat([(query * key).sum(-1, keepdim=True), negatives], 1) / self.temperature
         return logits.logsumexp(1) - logits[:, 0]
 

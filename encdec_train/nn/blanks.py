@@ -8,6 +8,7 @@ has K + 1 gaps, before, between and after them, and each gap holds one span or n
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -102,10 +103,15 @@ def _place(lengths: Tensor, count: Tensor, left: Tensor, n: int, bits: Tensor) -
 
 def poisson(u: Tensor, mean: float, least: int) -> Tensor:
     """int64 Poisson numbers that are at least `least`, by inverting the distribution at uniform numbers."""
+    return least + torch.searchsorted(_bounds(mean, least, u.device), u.double().contiguous(), right=True)
+
+
+@cache
+def _bounds(mean: float, least: int, device: torch.device) -> Tensor:
+    """(L,) float64: the distribution of `poisson`. Made once: a copy to a GPU waits for it."""
     logs = [k * math.log(mean) - mean - math.lgamma(k + 1) for k in range(least, LONGEST)]
-    chance = torch.tensor([math.exp(log) for log in logs], dtype=torch.float64, device=u.device)
-    bounds = chance.cumsum(0) / chance.sum()
-    return least + torch.searchsorted(bounds[:-1].contiguous(), u.double().contiguous(), right=True)
+    chance = torch.tensor([math.exp(log) for log in logs], dtype=torch.float64)
+    return (chance.cumsum(0) / chance.sum())[:-1].to(device)
 
 
 def offsets(lengths: Tensor) -> Tensor:

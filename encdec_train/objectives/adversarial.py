@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,8 @@ class AdversarialConfig:
     side: Side = Side.generator
     matching: float = 0.0  # generator: weight of the discriminator's features, real against fake
     weight: float = 1.0
+
+    refers: ClassVar[dict[str, str]] = {"of": "objective"}
 
     def check(self, wiring: Wiring, where: str) -> None:
         """The fakes are of the view that the discriminator reads, and its rows come to one score."""

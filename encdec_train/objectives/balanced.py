@@ -7,7 +7,7 @@ moves the prediction by its share of a fixed length, whatever its scale.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -28,6 +28,8 @@ class BalancedConfig:
     objectives: list[str] = field(default_factory=lambda: ["main"])  # whose terms are balanced
     length: float = 1.0  # R: of the whole gradient of a row of the prediction
     decay: float = 0.999  # of the moving averages of lengths
+
+    refers: ClassVar[dict[str, str]] = {"of": "objective"}
 
     def check(self, wiring: Wiring, where: str) -> None:
         """The objectives exist, and one of them predicts."""

@@ -77,9 +77,14 @@ class PredictConfig:
 
 @objectives.register("predict", PredictConfig)
 class Predict(nn.Module):
-    """memory -> decoder(memory, inputs) -> rows `where` -> head -> loss against the target."""
+    """memory -> decoder(memory, inputs) -> rows `where` -> head -> loss against the target.
+
+    A loss may have `fused(head, rows, goal)`: it gives its weighted sum without the predictions, or None to be asked
+    with them.
+    """
 
     phase = "main"
+    shared = False  # other parts read the predictions, so that they are made anyway
 
     def __init__(self, config: PredictConfig, name: str, paths: dict[str, Path]) -> None:
         super().__init__()
@@ -98,16 +103,24 @@ class Predict(nn.Module):
         """(M,C) predictions, their plan, and the tokens they were read from; once per step for all who predict so."""
 
         def make() -> tuple[Tensor, Plan, Tokens]:
+            rows, plan, tokens = self.rows(step)
+            return step.part("head", self.config.head)(rows), plan, tokens
+
+        config = self.config
+        return step.once("predict", (self.memory, self.inputs, config.decoder, config.head), make)
+
+    def rows(self, step: Step) -> tuple[Tensor, Plan, Tokens]:
+        """(M,D) rows that the head reads, their plan, and the tokens that they stand among."""
+
+        def make() -> tuple[Tensor, Plan, Tokens]:
             plan = step.plan(self.path)
             tokens: Any = step.tokens(self.memory) if self.memory else None
             if self.config.decoder:
                 given = step.encode(self.inputs) if self.inputs else None
                 tokens = step.part("decoder", self.config.decoder)(tokens, given, plan)
-            rows = tokens.at(plan.where)
-            return step.part("head", self.config.head)(rows), plan, tokens
+            return tokens.at(plan.where), plan, tokens
 
-        config = self.config
-        return step.once("predict", (self.memory, self.inputs, config.decoder, config.head), make)
+        return step.once("rows", (self.memory, self.inputs, self.config.decoder), make)
 
     def goal(self, step: Step) -> Goal:
         """What the predictions are held against."""
@@ -126,11 +139,17 @@ class Predict(nn.Module):
         return name, float(value)
 
     def forward(self, step: Step) -> dict[str, Term]:
-        prediction, _, _ = self.predict(step)
+        loss, given = step.part("loss", self.config.loss), self.rows(step)[0]
+        fusing = hasattr(loss, "fused") and not self.shared
+        if not fusing:
+            self.predict(step)
         goal = self.goal(step)
-        rows = step.part("loss", self.config.loss)(prediction, goal)  # (M,)
+        total = loss.fused(step.part("head", self.config.head), given, goal) if fusing else None
+        if total is None:
+            rows = loss(self.predict(step)[0], goal)  # (M,)
+            total = rows.sum() if goal.weight is None else (rows * goal.weight).sum()
         if goal.weight is None:
-            total, count = rows.sum(), torch.full((), rows.numel(), dtype=rows.dtype, device=rows.device)
+            count = torch.full((), len(goal.values), dtype=total.dtype, device=total.device)
         else:
-            total, count = (rows * goal.weight).sum(), goal.weight.sum()
+            count = goal.weight.sum()
         return {self.name: Term(total, count, self.config.weight)}

@@ -1,0 +1,129 @@
+"""What of the kernels' work can be timed without a GPU: our torch paths against what others do on the same CPU thread.
+
+OMP_NUM_THREADS=1 python scripts/bench_kernels_cpu.py --json results/kernels_cpu.json
+
+Masks and negatives per batch beside those of transformers and the noise mask of T5's authors; the chunked head beside
+logits of all tokens and of the predicted ones. Seconds are of the process, not of the wall, so that other processes
+count little: the median of the rounds, sides in turns. Peak memory is that of a process of its own, less what it had
+before the call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from kernel_cases import common, masked_head, masking
+
+from encdec_train.corruptions.span_corruption import SpanCorruption, SpanCorruptionConfig
+from encdec_train.types import Path as View
+from encdec_train.types import Sites, Spec, Units, Vocabulary
+
+CPU = torch.device("cpu")
+Sides = dict[str, Callable[[], object]]
+
+
+def segments(items: int, count: int) -> np.ndarray:
+    """Random lengths of `count` segments of `items`, as the authors of T5 draw them."""
+    first = np.random.permutation(np.arange(items - 1) < count - 1)
+    return np.bincount(np.cumsum(np.concatenate([[0], first])), minlength=count)
+
+
+def noise_mask(length: int, density: float = 0.15, mean: float = 3.0) -> np.ndarray:
+    """(length,) bool: segments of text and noise in turns (google-research/text-to-text-transfer-transformer)."""
+    noise = round(length * density)
+    count = round(noise / mean)
+    lengths = np.stack([segments(length - noise, count), segments(noise, count)], 1).reshape(-1)
+    return np.repeat(np.arange(2 * count) % 2 == 1, lengths)
+
+
+def spans(rows: int, n: int) -> Sides:
+    """T5's noise: theirs is the mask alone, ours the whole batch with its sentinels on both sides."""
+    place = torch.arange(n).expand(rows, n)
+    sites = Sites(sample=torch.arange(rows)[:, None].expand(rows, n), place=place)
+    words = Vocabulary(size=32100, eos=1, sentinel=32099, sentinels=100)
+    corruption = SpanCorruption(SpanCorruptionConfig(), Spec(kind="ids", width=32100, length=n, vocabulary=words))
+    units, step = Units(values=place + 5, sites=sites), masking._Keyed(masking._rng(CPU))
+    return {
+        "ours": lambda: corruption(units, sites, step, View()),  # type: ignore[arg-type]
+        "noise mask in numpy": lambda: np.stack([noise_mask(n) for _ in range(rows)]),
+    }
+
+
+def batches() -> dict[str, Sides]:
+    return {
+        "80/10/10, 128 rows of 512": masking._words(128, 512, CPU),
+        "spans of frames, 32 rows of 800": masking._frames(32, 800, CPU),
+        "negatives, 32 rows of 400, 100 each": masking._distractors(32, 400, 100, CPU),
+        "spans of text, 128 rows of 568": spans(128, 568),
+    }
+
+
+def timed(sides: Sides, rounds: int) -> dict[str, float]:
+    """Median seconds of each side."""
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(rounds + 1):
+        for name, call in sides.items():
+            started = time.process_time()
+            call()
+            if turn:  # the first warms up
+                found[name].append(time.process_time() - started)
+    return {name: round(statistics.median(times), 6) for name, times in found.items()}
+
+
+HEAD = {"tokens": 13653, "share": 0.15, "width": 768, "ids": 30522}
+
+
+def head(side: str) -> dict[str, float]:
+    """One side of the head in this process: seconds of the second call, and the peak of memory in MB."""
+    call = masked_head.sides(**HEAD, device=CPU)[side]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    times = timed({side: call}, 1)
+    return {
+        "seconds": times[side],
+        "peak_mb": round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024),
+    }
+
+
+def alone(side: str) -> dict[str, float]:
+    """The same in a process of its own."""
+    run = [sys.executable, __file__, "--head", side]
+    said = subprocess.run(run, check=True, capture_output=True, text=True, env=os.environ).stdout
+    found: dict[str, float] = json.loads(said.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--head", help="one side of the head, alone")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.head:
+        print(json.dumps(head(arguments.head)))
+        return
+    found: dict[str, Any] = {"batches": {}, "head": {"shape": HEAD}}
+    for name, sides in batches().items():
+        found["batches"][name] = timed(sides, arguments.rounds)
+        print(name, found["batches"][name], flush=True)
+    for side in ("ours", "full logits", "logits of predicted rows"):
+        found["head"][side] = alone(side)
+        print(side, found["head"][side], flush=True)
+    command = "OMP_NUM_THREADS=1 python scripts/bench_kernels_cpu.py --json results/kernels_cpu.json"
+    common.write(arguments.json, {"command": command, "environment": common.environment(), **found})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""Kernels compile for devices that are not here, fit into their shared memory and spill nothing.
+
+A few of all that are shipped, as one takes a second; `scripts/check_kernels.py --compile` compiles the rest. In a
+process of its own, because here kernels are interpreted.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "check_kernels.py"
+
+
+@pytest.mark.parametrize(
+    ("op", "archs", "only"),
+    [("masking", ["80", "90", "100"], "keep 256"), ("contrastive", ["90"], "softmax tf32x3")],
+)
+def test_kernels_fit(op, archs, only):
+    run = [sys.executable, str(SCRIPT), "--compile", "--op", op, "--only", only, "--arch", *archs]
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "'ok': True" in done.stdout

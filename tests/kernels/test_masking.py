@@ -1,0 +1,176 @@
+"""Masking kernels against their twins, bit for bit, and both against what was stored."""
+
+import hashlib
+
+import pytest
+import torch
+
+from encdec_train.kernels import masking
+from encdec_train.kernels.backend import Backend, using
+from encdec_train.kernels.masking import Rewriting
+from encdec_train.rng import Rng
+from encdec_train.types import Mismatch
+
+SIZES = [(1, 1), (3, 17), (2, 63), (4, 65), (2, 130)]
+HOW = Rewriting(ratio=0.3, hide=0.8, random=0.1, mask=4, first=5, size=1000)
+
+
+def rng(step=8):
+    return Rng(3, torch.tensor(step))
+
+
+def keys(rows, n):
+    return torch.arange(rows)[:, None].expand(rows, n), torch.arange(n).expand(rows, n)
+
+
+def twice(make):
+    """By the kernel and by the twin: same numbers, types and shapes. Returns them."""
+    plain = make()
+    with using(backend=Backend.triton, strict=True):
+        kernel = make()
+    sides = [side if isinstance(side, tuple) else (side,) for side in (plain, kernel)]
+    for one, other in zip(*sides, strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+    return plain
+
+
+@pytest.mark.parametrize(("rows", "n"), SIZES)
+def test_bits(rows, n):
+    sample, place = keys(rows, n)
+    twice(lambda: rng().bits("a", sample, place))
+    twice(lambda: rng().bits("a", sample[..., None], place[..., None], torch.arange(3)))
+    twice(lambda: rng().bits("a", sample[:, None, :, None], place[:, :, None, None], 5, torch.arange(2)))
+    twice(lambda: rng().bits("a", place.T, 2**40 + 1))
+    twice(lambda: rng().normal("a", sample - 2**62, place))
+
+
+@pytest.mark.parametrize(("rows", "n"), SIZES)
+def test_rank_and_places(rows, n):
+    bits = rng().bits("a", *keys(rows, n))
+    for found in (bits, torch.where(bits > 0, bits, 2**63 - 1)):  # distinct; half of them the highest number there is
+        rank = twice(lambda found=found: masking.rank(found))
+        assert torch.equal(rank.argsort(dim=1), found.argsort(dim=1, stable=True))
+    twice(lambda: masking.rank(bits.T))
+    flags = bits % 3 == 0
+    for capacity in {1, max(1, n // 2), n}:
+        found = twice(lambda capacity=capacity: masking.places(flags, capacity))
+        for row, flag in zip(found.tolist(), flags.tolist(), strict=True):
+            assert row == sorted(range(n), key=lambda i, flag=flag: not flag[i])[:capacity]
+    twice(lambda: masking.places(flags.T, 1))
+
+
+def test_a_row_longer_than_a_tile():
+    bits = rng().bits("a", *keys(1, 1100))
+    twice(lambda: masking.places(bits % 5 == 0, 700))
+
+
+@pytest.mark.parametrize(("rows", "n"), SIZES)
+@pytest.mark.parametrize("share", [(0.25, 0.75), (0.5, 0.2), (0.0, 0.5), (1.0, 0.0)])
+def test_keep(rows, n, share):
+    kept, predicted = (int(n * part) for part in share)
+    keep, lost, mask = twice(lambda: masking.keep(*keys(rows, n), rng(), "a", kept, predicted))
+    order = rng().order("a", *keys(rows, n))
+    assert torch.equal(keep, order[:, :kept].sort(1).values)
+    assert torch.equal(lost, order[:, n - predicted :].sort(1).values)
+    assert mask.sum(1).tolist() == [predicted] * rows
+
+
+@pytest.mark.parametrize(("rows", "n"), [*SIZES, (9, 130)])
+@pytest.mark.parametrize("room", [0.1, 0.4, 1.0])
+def test_pick(rows, n, room):
+    sample, place = keys(rows, n)
+    ids, may, capacity = place + 7, place % 5 != 0, max(1, int(rows * n * room))
+    found, mask, where, weight = twice(lambda: masking.pick(ids, sample, place, may, rng(), "a", HOW, capacity))
+    assert torch.equal(mask.flatten().nonzero()[:, 0], where[weight > 0])
+    assert not (mask & ~may).any()
+    assert torch.equal(found[~mask], ids[~mask])
+
+
+@pytest.mark.parametrize("value", [0.15, 0.3, 1.0, 0.0, 2.0**-24, 0.1, 1 - 2.0**-24])
+def test_a_share_counts_the_uniform_numbers_below_it(value):
+    near = torch.arange(max(0, masking.share(value) - 3), min(2**24, masking.share(value) + 3))
+    assert torch.equal(near.float() * 2.0**-24 < value, near < masking.share(value))
+
+
+@pytest.mark.parametrize("order", ["sorted", "mixed"])
+def test_negatives(order):
+    utterance = torch.arange(7).repeat_interleave(23)
+    place = torch.arange(len(utterance)) * 13
+    utterance = utterance if order == "sorted" else utterance[rng().order("p", place)]
+    real = rng().uniform("r", place) > 0.3
+    found = twice(lambda: masking.negatives(utterance, real, 9, rng(), "a", place, place + 1))
+    own = torch.arange(len(utterance))[:, None]
+    chosen = found[real]
+    assert (utterance[chosen] == utterance[real][:, None]).all()
+    assert real[chosen].all()
+    assert (chosen != own[real]).all()
+    assert (found[~real] == own[~real]).all()
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("width", [1, 65])
+def test_restore_and_its_gradient(groups, width):
+    torch.manual_seed(0)
+    shapes = (2, 2 + 5, width), (width,), (2, 5, width), (2 * groups, 4, width)
+    inputs = [torch.randn(shape, requires_grad=True) for shape in shapes]
+    twice(lambda: masking.restore(*inputs, 2).detach())
+    weight = torch.randn(2 * groups, 11, width)
+    plain = torch.autograd.grad((masking.restore(*inputs, 2) * weight).sum(), inputs)
+    with using(backend=Backend.triton, strict=True):
+        kernel = torch.autograd.grad((masking.restore(*inputs, 2) * weight).sum(), inputs)
+    for one, other in zip(plain, kernel, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+def digest(*tensors):
+    return hashlib.sha256(b"".join(x.numpy().tobytes() for x in tensors)).hexdigest()[:16]
+
+
+GOLDEN = {
+    "bits": "87eccc674e6a5c3d",
+    "keep": "2b39740a779f8e45",
+    "negatives": "bc37e6ea6498c671",
+    "pick": "fe9b9d93959fdc65",
+}
+
+
+@pytest.mark.parametrize("backend", [Backend.reference, Backend.triton])
+def test_masks_are_those_that_were_stored(backend):
+    sample, place = keys(3, 196)
+    bits = torch.arange(161) * 13
+    with using(backend=backend, strict=True):
+        found = {
+            "bits": digest(rng().bits("golden", sample, place)),
+            "keep": digest(*masking.keep(sample, place, rng(), "golden", 49, 147)),
+            "pick": digest(*masking.pick(place + 5, sample, place, place > 0, rng(), "golden", HOW, 120)),
+            "negatives": digest(
+                masking.negatives(bits // 300, bits % 7 > 0, 10, rng(), "golden", bits, bits + 1),
+            ),
+        }
+    assert found == GOLDEN
+
+
+def test_no_kernel_restores_float64(kernels):
+    with pytest.raises(Mismatch, match="its kernel sums in float32"):
+        masking.restore(
+            *(torch.zeros(shape, dtype=torch.float64) for shape in ((1, 3, 2), (2,), (1, 2, 2), (1, 1, 2))), 1
+        )
+
+
+def test_operations_of_torch():
+    sample, place = (x.contiguous() for x in keys(2, 9))
+    step, row = torch.tensor(4), torch.arange(9)
+    ops = torch.ops.encdec_train
+    calls = [
+        (ops.mask_bits.default, (sample, place[:, None], 3, False)),
+        (ops.mask_rank.default, (sample,)),
+        (ops.mask_places.default, (place > 3, 4)),
+        (ops.mask_keep.default, (sample, place, step, 5, 3, 4)),
+        (ops.mask_pick.default, (sample, sample, place, place > 3, step, [1, 2, 3], [9, 9, 9], [1, 2, 3], 4)),
+        (ops.mask_negatives.default, (row, row, row, row, row > 2, row, row, step, 5, 3)),
+    ]
+    shapes = (2, 5, 3), (3,), (2, 4, 3), (4, 2, 3)
+    calls.append((ops.mask_restore.default, (*(torch.randn(shape, requires_grad=True) for shape in shapes), 1)))
+    for op, arguments in calls:
+        torch.library.opcheck(op, arguments)
