@@ -1,6 +1,6 @@
 """Are the kernels right? On a GPU against torch in float64; without one, whether they compile and fit.
 
-python scripts/check_kernels.py --json results/kernels_check.json
+python scripts/check_kernels.py --op attention --only size=64 --json results/kernels_check.json
 python scripts/check_kernels.py --compile --json results/kernels_compile.json
 
 A kernel's error may be twice that of torch in the same dtype; 20 repeats give the same bits. A compiled kernel fits
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="compile only")
     parser.add_argument("--op", nargs="*", help="operations; none given: all")
     parser.add_argument("--arch", nargs="*", type=int, default=[80, 90, 100], help="to compile for")
-    parser.add_argument("--only", default="", help="to compile: kernels whose name holds this")
+    parser.add_argument("--only", default="", help="kernels or cases whose name holds this")
     parser.add_argument("--json", type=Path, help="where results are kept")
     arguments = parser.parse_args()
     os.environ["TRITON_INTERPRET"] = "0"  # read when Triton is imported
@@ -38,7 +38,7 @@ def main() -> None:
         rows = list(compiled(names, arguments.arch, arguments.only))
     else:
         device = common.cuda("check_kernels", "; `--compile` compiles the kernels without one")
-        rows = [row for name in names for row in checked(name, device)]
+        rows = [row for name in names for row in checked(name, device, arguments.only)]
     wrong = [row for row in rows if not row["ok"]]
     common.write(arguments.json, {"environment": common.environment(), "rows": rows})
     print(f"{len(rows) - len(wrong)} of {len(rows)} are right")
@@ -62,34 +62,36 @@ def compiled(names: list[str], archs: list[int], only: str) -> Iterator[dict[str
                     yield row
 
 
-def checked(name: str, device: Any) -> Iterator[dict[str, Any]]:
-    """Every case of an operation in every dtype, with every choice of tiles that this device may be given."""
+def checked(name: str, device: Any, only: str) -> Iterator[dict[str, Any]]:
+    """Every case of an operation in every dtype, with every choice of tiles that such a case may be given."""
     from kernel_cases import common
 
     from encdec_train.kernels import backend
 
-    for tiles in shipped(name, device):
-        for case in common.cases(name).checks():
-            for dtype in case.dtypes:
+    for case in common.cases(name).checks():
+        if only not in case.name:
+            continue
+        for dtype in case.dtypes:
+            for tiles in shipped(name, dtype, case.size, device):
                 with ExitStack() as stack:
                     stack.enter_context(backend.using(backend=backend.Backend.triton, strict=True))
                     stack.enter_context(nullcontext() if tiles is None else backend.pinned(name, tiles))
-                    row = {"op": name, "case": case.name, "dtype": str(dtype), "tiles": tiles} | judged(
-                        case, dtype, device
-                    )
+                    found = judged(case, dtype, device)
+                row = {"op": name, "case": case.name, "dtype": str(dtype), "tiles": tiles} | found
                 print(row, flush=True)
                 yield row
 
 
-def shipped(name: str, device: Any) -> list[Any]:
-    """Choices of tiles; [None] for an operation that has no table."""
+def shipped(name: str, dtype: Any, size: int, device: Any) -> list[Any]:
+    """Choices of tiles for a dtype and a size, 0 for all; [None] for an operation that has no table."""
     from encdec_train.kernels import backend
 
     if not (backend.CONFIGS / f"{name}.json").is_file():
         return [None]
-    table = backend.table(name)
-    rows = [row["kernels"] for row in table["rows"] if row["arch"] == backend.architecture(device)]
-    return [tiles for i, tiles in enumerate([table["safe"], *rows]) if tiles not in [table["safe"], *rows][:i]]
+    table, arch, kind = backend.table(name), backend.architecture(device), str(dtype).removeprefix("torch.")
+    rows = [row for row in table["rows"] if (row["arch"], row["dtype"]) == (arch, kind) and size in (0, row["size"])]
+    found = [table["safe"], *(row["kernels"] for row in rows)]
+    return [tiles for i, tiles in enumerate(found) if tiles not in found[:i]]
 
 
 def judged(case: Any, dtype: Any, device: Any) -> dict[str, Any]:

@@ -490,7 +490,7 @@ class _Attention(torch.autograd.Function):
 
 WHAT = (
     "Tensor? diagonals, Tensor? first, Tensor? stop, Tensor? query_label, Tensor? key_label, "
-    "Tensor? seed, int origin, int wide, float scale, float rate"
+    "Tensor? seed, SymInt origin, int wide, float scale, float rate"
 )
 _forward = backend.define(
     f"attention(Tensor q, Tensor k, Tensor v, {WHAT}) -> (Tensor, Tensor)",

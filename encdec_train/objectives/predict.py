@@ -6,7 +6,7 @@ supervised learning are this one wiring with other words.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -100,20 +100,22 @@ class Predict(nn.Module):
         assert path is not None, "the build refuses an objective without a path"
         return path
 
+    @property
+    def key(self) -> Hashable:
+        """What predictions depend on; objectives with other heads decode for themselves."""
+        return self.memory, self.inputs, self.config.decoder, *self.config.before, self.config.head
+
     def predict(self, step: Step) -> tuple[Tensor, Plan, Tokens]:
         """(M,C) predictions, their plan, and the tokens they were read from; once per step for all who predict so."""
-        config = self.config
 
         def make() -> tuple[Tensor, Plan, Tokens]:
             rows, plan, tokens = self.rows(step)
-            return step.part("head", config.head)(rows), plan, tokens
+            return step.part("head", self.config.head)(rows), plan, tokens
 
-        key = (self.memory, self.inputs, config.decoder, *config.before, config.head)
-        return step.once("predict", key, make)
+        return step.once("predict", self.key, make)
 
     def rows(self, step: Step) -> tuple[Tensor, Plan, Tokens]:
         """(M,D) rows that the last head reads, their plan, and the tokens that they stand among."""
-        before = tuple(self.config.before)
 
         def make() -> tuple[Tensor, Plan, Tokens]:
             plan = step.plan(self.path)
@@ -121,9 +123,9 @@ class Predict(nn.Module):
             if self.config.decoder:
                 given = step.encode(self.inputs) if self.inputs else None
                 tokens = step.part("decoder", self.config.decoder)(tokens, given, plan)
-            return step.project(tokens.at(plan.where), before), plan, tokens
+            return step.project(tokens.at(plan.where), self.config.before), plan, tokens
 
-        return step.once("rows", (self.memory, self.inputs, self.config.decoder, before), make)
+        return step.once("rows", self.key, make)
 
     def goal(self, step: Step) -> Goal:
         """What the predictions are held against."""

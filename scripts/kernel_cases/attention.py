@@ -8,6 +8,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from encdec_train.kernels.attention import Bias, Reads, attention, interval, reference
 from kernel_cases.common import Bench, Check, Goal, Inputs, Tuning
@@ -90,18 +91,30 @@ def checks() -> Iterator[Check]:
             yield Check(
                 name=" ".join(f"{name}={value}" for name, value in (shape | pattern).items()),
                 inputs=partial(_inputs, **shape, entries=entries),
+                size=128 if size == 80 else size,  # heads are filled up to a power of two
                 kernel=partial(_call, attention, **pattern),
                 twin=partial(_call, reference, **pattern),
             )
 
 
-def _trained(call: Callable[[], Tensor], leaves: list[Tensor]) -> Callable[[], object]:
-    """Forward and backward."""
-    grad = torch.ones_like(call())
+def _timed(call: Callable[[], Tensor], leaves: list[Tensor], what: str) -> Callable[[], object]:
+    """What is timed of a call: `forward`, `backward` or `both`."""
+    if what == "forward":
+        return call
+    out = call()
+    grad = torch.ones_like(out)
+    if what == "backward":
+        return lambda: torch.autograd.grad(out, leaves, grad, retain_graph=True)
     return lambda: torch.autograd.grad(call(), leaves, grad)
 
 
-def _biased(rows: int, n: int, size: int, device: torch.device, *, backward: bool) -> dict[str, Callable[[], object]]:
+def _plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The fastest that torch has, which knows no learned bias."""
+    with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+        return F.scaled_dot_product_attention(q, k, v, scale=1.0)
+
+
+def _biased(what: str, rows: int, n: int, size: int, device: torch.device) -> dict[str, Callable[[], object]]:
     """A learned bias by relative place, as T5 has it: scores are not divided."""
     from torch.nn.attention.flex_attention import flex_attention
 
@@ -120,9 +133,9 @@ def _biased(rows: int, n: int, size: int, device: torch.device, *, backward: boo
             [q, k, v, dense],
         ),
         "FlexAttention, learned table": (lambda: flex(q, k, v, score_mod=add, scale=1.0), [q, k, v, table]),
-        "SDPA without a bias": (lambda: F.scaled_dot_product_attention(q, k, v, scale=1.0), [q, k, v]),
+        "cuDNN without a bias": (lambda: _plain(q, k, v), [q, k, v]),
     }
-    return {side: _trained(*call) if backward else call[0] for side, call in calls.items()}
+    return {side: _timed(*call, what) for side, call in calls.items()}
 
 
 def _packed(rows: int, n: int, size: int, device: torch.device) -> dict[str, Callable[[], object]]:
@@ -144,34 +157,32 @@ def _packed(rows: int, n: int, size: int, device: torch.device) -> dict[str, Cal
         ),
         "SDPA, half padding": (lambda: F.scaled_dot_product_attention(*padded, attn_mask=real), list(padded)),
     }
-    return {side: _trained(*call) for side, call in calls.items()}
+    return {side: _timed(*call, "both") for side, call in calls.items()}
 
 
 def benches() -> Iterator[Bench]:
     for n, rows in ((256, 64), (512, 32), (1024, 16), (2048, 8)):
-        against = {256: 1.0, 512: 1.4}.get(n, 2.0)
-        forward = 4 * rows * 12 * n * n * 64
-        yield Bench(
-            name=f"bias, forward and backward, {rows} rows of {n}, 12 heads of 64",
-            prepare=partial(_biased, rows, n, 64, backward=True),
-            flops=3.5 * forward,
-            goals=(
-                Goal(against="SDPA, bias of all pairs", times=against),
-                Goal(against="SDPA without a bias", times=0.55, memory=1.1),
-            ),
-        )
-        yield Bench(
-            name=f"bias, forward, {rows} rows of {n}, 12 heads of 64",
-            prepare=partial(_biased, rows, n, 64, backward=False),
-            flops=forward,
-            goals=(
-                Goal(against="FlexAttention, learned table", times=1.0),
-                Goal(against="SDPA without a bias", times=0.7),
-            ),
-        )
+        pairs = Goal(against="SDPA, bias of all pairs", times={256: 1.0, 512: 1.4}.get(n, 2.0))
+        for what, work, flex, plain in (
+            ("forward", 1.0, 1.0, 0.7),
+            ("backward", 2.5, 1.5, 0.55),
+            ("both", 3.5, None, None),
+        ):
+            goals = [pairs, Goal(against="cuDNN without a bias", memory=1.1)]
+            if flex is not None:
+                goals = [
+                    Goal(against="FlexAttention, learned table", times=flex),
+                    Goal(against="cuDNN without a bias", times=plain),
+                ]
+            yield Bench(
+                name=f"bias, {what}, {rows} rows of {n}, 12 heads of 64",
+                prepare=partial(_biased, what, rows, n, 64),
+                flops=work * 4 * rows * 12 * n * n * 64,
+                goals=tuple(goals),
+            )
     for n, rows in ((1024, 16), (4096, 4)):
         yield Bench(
-            name=f"packed, forward and backward, {rows} rows of {n} in halves, 12 heads of 64",
+            name=f"packed, both, {rows} rows of {n} in halves, 12 heads of 64",
             prepare=partial(_packed, rows, n, 64),
             flops=3.5 * 4 * rows * 12 * n * (n // 2) * 64,
             goals=(Goal(against="varlen_attn", times=0.9), Goal(against="SDPA, half padding", times=1.8)),
@@ -185,7 +196,7 @@ def _tiles(*choices: tuple[int, int, int, int]) -> list[dict[str, int]]:
 def _tuned(dtype: torch.dtype, size: int, n: int, device: torch.device) -> Callable[[], object]:
     shape = {"rows": max(1, 16384 // n), "heads": 12, "own": 12, "queries": n, "keys": n, "size": size}
     q, k, v, table = _inputs(dtype, device, **shape, entries=2 * n - 1)
-    return _trained(lambda: attention(q, k, v, bias=Bias(diagonals=table, origin=n - 1)), [q, k, v, table])
+    return _timed(lambda: attention(q, k, v, bias=Bias(diagonals=table, origin=n - 1)), [q, k, v, table], "both")
 
 
 def tunings() -> Iterator[Tuning]:

@@ -8,6 +8,7 @@ import torch
 
 from encdec_train.kernels import backend
 from encdec_train.kernels.backend import Backend, KernelsConfig, Operation
+from encdec_train.launch import compose
 from encdec_train.types import Mismatch
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -81,6 +82,11 @@ def test_kernels_are_refused_where_none_can_run(toy: None, monkeypatch: pytest.M
     with backend.using(backend=Backend.triton), pytest.raises(Mismatch, match="need a CUDA device"):
         backend.choose("toy", CPU, size=2)
     assert backend.settings() == KernelsConfig()
+
+
+def test_a_sentence_says_who_computes() -> None:
+    found = compose(["+recipe=mae_vit", "kernels.backend=reference", "kernels.strict=true"])
+    assert found.kernels == KernelsConfig(backend=Backend.reference, strict=True)
 
 
 def test_a_compiled_model_chooses_while_it_is_traced(toy: None, caplog: pytest.LogCaptureFixture) -> None:
