@@ -73,15 +73,15 @@ class Rng:
             `torch.compile` from specialising on it.
     """
 
+    fold = staticmethod(fold_keys)  # `kernels.masking` puts what also runs as a kernel in its place
+
     def __init__(self, seed: int, step: int | Tensor = 0) -> None:
         self.seed, self.step = seed, step
 
     def bits(self, tag: str, *keys: Tensor | int) -> Tensor:
         """int64 bits, of the broadcast shape of `keys`."""
-        from encdec_train.kernels import masking  # which repeats the definition above
-
         device = next((key.device for key in keys if isinstance(key, Tensor)), None)
-        return masking.bits(*self.origin(tag, device), keys)
+        return self.fold(*self.origin(tag, device), keys)
 
     def origin(self, tag: str, device: torch.device | None) -> tuple[Tensor, int]:
         """The step () and the key of a tag: what all its numbers begin with."""

@@ -8,7 +8,8 @@ rows are harder or gathered negatives; the positives are a product of rows, whic
 Forward and backward go over tiles and keep only what they sum up; the backward pass computes every score again, once
 for the rows' gradient and once for the columns'. On a GPU in Triton (after Cheng et al. 2024, "Inf-CL",
 arXiv:2410.17243, without its passes through memory), elsewhere in chunks of rows in torch. Products follow
-`torch.get_float32_matmul_precision`: three TF32 products for "highest", one for the others.
+`torch.get_float32_matmul_precision`: three TF32 products for "highest", one for the others. Autocast is for the caller
+to turn off.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from encdec_train.kernels.backend import Operation, below_autograd, choose, define, interpreted, launch, register
-from encdec_train.nn.autocast import without_autocast
 
 MANY = 2**24  # scores from which on they are not kept: 4096 x 4096, 64 MiB of float32
 CHUNK = 2**22  # scores of a chunk in torch
@@ -77,9 +77,8 @@ def _call(
     both: bool,
 ) -> Sums:
     kernel = choose("contrastive", left.device, dtype=left.dtype, interpreted=interpreted()) == "triton"
-    with without_autocast(left.device.type):
-        numbers = [_number(x, left) for x in (scale, bias)]
-        found: Sums = _sums(left, right, *numbers, NONE if skip is None else skip, softmax, both, kernel)
+    numbers = [_number(x, left) for x in (scale, bias)]
+    found: Sums = _sums(left, right, *numbers, NONE if skip is None else skip, softmax, both, kernel)
     return found
 
 

@@ -434,3 +434,4 @@ _restore = define(
     lambda y, token, here, there, prefix: y.new_empty(len(there), y.shape[1] + there.shape[1], y.shape[2]),
     _Restore.apply,
 )
+Rng.fold = staticmethod(bits)

@@ -75,7 +75,8 @@ class InfoNce(nn.Module):
         """(B,): of this rank's vectors against those of all ranks, their partners in the same order."""
         first = world()[0] * len(mine)
         if many(mine, all_others):
-            sums, _ = log_sum_exp(mine, all_others, self.scale())
+            with without_autocast(mine.device.type):
+                sums, _ = log_sum_exp(mine, all_others, self.scale())
             return sums - (mine * all_others[first : first + len(mine)]).sum(-1) * self.scale()
         with without_autocast(mine.device.type):
             logits = mine @ all_others.T * self.scale()  # (B,world*B)
@@ -84,5 +85,6 @@ class InfoNce(nn.Module):
 
     def both_ways(self, one: Tensor, other: Tensor) -> Tensor:
         """(B,): half of each way, all scores made once and not kept."""
-        rows, columns = log_sum_exp(one, other, self.scale(), both=True)
+        with without_autocast(one.device.type):
+            rows, columns = log_sum_exp(one, other, self.scale(), both=True)
         return (rows + columns) / 2 - (one * other).sum(-1) * self.scale()

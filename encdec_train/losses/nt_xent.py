@@ -58,7 +58,8 @@ class NtXent(nn.Module):
         own = torch.arange(len(mine), device=mine.device) + first
         others = _others(own, views)  # (B*V,V-1)
         if many(mine, everyone):
-            sums, _ = log_sum_exp(mine, everyone, 1 / self.temperature, skip=first)
+            with without_autocast(mine.device.type):
+                sums, _ = log_sum_exp(mine, everyone, 1 / self.temperature, skip=first)
             partners = everyone.index_select(0, others.flatten()).unflatten(0, others.shape)
             return sums - (mine[:, None] * partners).sum(-1).mean(1) / self.temperature
         with without_autocast(mine.device.type):

@@ -64,7 +64,8 @@ class PairwiseSigmoid(nn.Module):
         if many(one, other):
             scale = self.log_scale.exp()
             true = (one * other[first : first + len(one)]).sum(-1) * scale + self.bias
-            return softplus_sum(one, other, scale, self.bias) - true  # -logsigmoid(s) = log(1 + exp(s)) - s
+            with without_autocast(one.device.type):
+                return softplus_sum(one, other, scale, self.bias) - true  # -logsigmoid(s) = log(1 + exp(s)) - s
         with without_autocast(one.device.type):
             logits = one @ other.T * self.log_scale.exp() + self.bias  # (B,world*B)
         own = torch.arange(len(one), device=one.device)[:, None] + first

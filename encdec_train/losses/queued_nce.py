@@ -65,7 +65,9 @@ class QueuedNce(nn.Module):
         queue = self.queue.clone()  # the queue moves on before the backward pass
         if many(query, queue):
             true = (query * key).sum(-1) / self.temperature
-            return torch.logaddexp(log_sum_exp(query, queue, 1 / self.temperature)[0], true) - true
+            with without_autocast(query.device.type):
+                sums, _ = log_sum_exp(query, queue, 1 / self.temperature)
+            return torch.logaddexp(sums, true) - true
         with without_autocast(query.device.type):
             negatives = query @ queue.T
         logits = torch.cat([(query * key).sum(-1, keepdim=True), negatives], 1) / self.temperature

@@ -158,7 +158,7 @@ def test_losses_of_many_are_those_of_few(monkeypatch, make, backend):
     for limit in (contrastive.MANY, 10):
         monkeypatch.setattr(contrastive, "MANY", limit)
         left, right = ([x.clone().requires_grad_() for x in side] for side in (sides[:1], sides[1:]))
-        with using(backend=backend):
+        with using(backend=backend), torch.autocast("cpu", torch.bfloat16):
             loss = copy.deepcopy(part)(left, right, pairs=[(0, 0), (0, 1)]).sum
         wanted = [*left, *right]
         given = torch.autograd.grad(loss, wanted, allow_unused=True)

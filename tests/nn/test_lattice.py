@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from encdec_train.nn.lattice import block_count, blocks, check_blocks, cut, draw_blocks, join
+from encdec_train.nn.lattice import block_count, blocks, check_blocks, cut, join, split_blocks
 from encdec_train.rng import Rng
 from encdec_train.types import Mismatch, Sites
 
@@ -27,16 +27,23 @@ def test_without_a_block_each_site_is_one():
     assert block_count(12, (3, 4), []) == block_count(12, None, []) == 12
 
 
-def test_blocks_are_drawn_by_their_first_site_and_all_sites_come_once():
+@pytest.mark.parametrize("block", [[2, 3], []])
+def test_blocks_are_split_by_their_first_site_and_all_sites_come_once(block):
     place = torch.arange(24).expand(3, -1)
     sites = Sites(sample=torch.arange(3)[:, None].expand(-1, 24), place=place, grid=(4, 6))
-    drawn = draw_blocks(sites, [2, 3], Rng(0, 0), "x")
-    assert drawn.shape == (3, 4, 6)
-    assert torch.equal(drawn.flatten(1).sort(1).values, place)
-    table = blocks((4, 6), [2, 3], torch.device("cpu"))
-    assert all(any(torch.equal(one, known) for known in table) for one in drawn.flatten(0, 1))
+    count = block_count(24, (4, 6), block)
+    keep, lost = split_blocks(sites, block, Rng(0, 0), "x", count // 4, count - count // 4)
+    assert keep.shape == (3, 6)
+    assert (keep.diff(dim=1) > 0).all()
+    assert torch.equal(torch.cat([keep, lost], 1).sort(1).values, place)
+    if block:
+        table = blocks((4, 6), block, torch.device("cpu"))
+        assert all(any(torch.equal(one, known) for known in table) for one in keep)
+        order = Rng(0, 0).order("x", sites.sample[:, table[:, 0]], place[:, table[:, 0]])
+        assert torch.equal(keep, table[order[:, 0]])
     alone = Sites(sample=sites.sample[1:2], place=place[1:2], grid=(4, 6))
-    assert torch.equal(draw_blocks(alone, [2, 3], Rng(0, 0), "x"), drawn[1:2])
+    again, _ = split_blocks(alone, block, Rng(0, 0), "x", count // 4, count - count // 4)
+    assert torch.equal(again, keep[1:2])
 
 
 @pytest.mark.parametrize("sizes,patch", [((4, 6), (2, 3)), ((4, 4, 6), (2, 1, 3)), ((6,), (2,))])
