@@ -6,7 +6,7 @@ supervised learning are this one wiring with other words.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -99,6 +99,11 @@ class Predict(nn.Module):
         assert path is not None, "the build refuses an objective without a path"
         return path
 
+    @property
+    def key(self) -> Hashable:
+        """What predictions depend on; objectives with other heads decode for themselves."""
+        return self.memory, self.inputs, self.config.decoder, self.config.head
+
     def predict(self, step: Step) -> tuple[Tensor, Plan, Tokens]:
         """(M,C) predictions, their plan, and the tokens they were read from; once per step for all who predict so."""
 
@@ -106,8 +111,7 @@ class Predict(nn.Module):
             rows, plan, tokens = self.rows(step)
             return step.part("head", self.config.head)(rows), plan, tokens
 
-        config = self.config
-        return step.once("predict", (self.memory, self.inputs, config.decoder, config.head), make)
+        return step.once("predict", self.key, make)
 
     def rows(self, step: Step) -> tuple[Tensor, Plan, Tokens]:
         """(M,D) rows that the head reads, their plan, and the tokens that they stand among."""
@@ -120,7 +124,7 @@ class Predict(nn.Module):
                 tokens = step.part("decoder", self.config.decoder)(tokens, given, plan)
             return tokens.at(plan.where), plan, tokens
 
-        return step.once("rows", (self.memory, self.inputs, self.config.decoder), make)
+        return step.once("rows", self.key, make)
 
     def goal(self, step: Step) -> Goal:
         """What the predictions are held against."""
