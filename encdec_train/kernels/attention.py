@@ -23,7 +23,7 @@ from encdec_train.types import Mismatch
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 SIZES = (16, 128)  # widths of heads
 SHORT = 128  # sites up to which torch's own attention is at least as fast, bias of all pairs and all
-PARTIAL = 64 * 2**20  # bytes that partial sums of the bias's gradient may take
+PARTIAL = 16 * 2**20  # bytes that partial sums of the bias's gradient may take
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
