@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-COMMANDS = ("list", "show", "resume", "probe", "report", "train")
+COMMANDS = ("list", "show", "resume", "probe", "verify", "report", "train")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -86,6 +86,12 @@ def _probe(arguments: list[str]) -> int:
     return probe_command(arguments)
 
 
+def _verify(arguments: list[str]) -> int:
+    from encdec_train.launch import verify_command
+
+    return verify_command(arguments)
+
+
 def _report(arguments: list[str]) -> int:
     from encdec_train.report.page import report_command
 
@@ -97,6 +103,7 @@ _LOADED: dict[str, Callable[[list[str]], int]] = {
     "show": _show,
     "resume": _resume,
     "probe": _probe,
+    "verify": _verify,
     "report": _report,
 }
 

@@ -157,10 +157,13 @@ class RungConfig:
     """What was measured with this framework. Absent until it was."""
 
     data: str | None = None
-    metric: str | None = None
-    value: float | None = None
-    spread: float | None = None
-    protocol: str | None = None
+    rows: dict[str, int] = field(default_factory=dict)  # of each split, so that a copy of the data is known as such
+    metric: str | None = None  # the probe that measured it
+    value: float | None = None  # mean over the seeds
+    spread: float | None = None  # standard deviation over the seeds
+    seeds: int | None = None
+    lower: bool = False  # a lower value is better
+    protocol: str | None = None  # as the probe words it, with its numbers
     hardware: str | None = None
     minutes: float | None = None
     commit: str | None = None

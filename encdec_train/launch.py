@@ -75,9 +75,56 @@ def _one(composed: DictConfig) -> float:
     speak()
     from encdec_train.train.run import train
 
-    summary = train(config, scales=describe_scales(config, overrides))
+    summary = settle(Path(train(config, scales=describe_scales(config, overrides))["run"]))
     _table(summary)
     return float(summary["loss"]["last"])
+
+
+def settle(folder: Path) -> dict[str, Any]:
+    """Give a finished run its verdict, in its summary and on its page; none where its recipe promises nothing."""
+    from encdec_train import verify
+    from encdec_train.report.page import write_report
+    from encdec_train.train import rundir
+
+    summary: dict[str, Any] = rundir.read_json(folder / "summary.json")
+    config = rundir.load(folder / "config.yaml")
+    contract = verify.contract_of(config.name, config.scale.name, config.paper, config.rung)
+    if contract is not None:
+        there = _elsewhere(contract.overrides)
+        environment = rundir.read_json(folder / "environment.json")
+        summary["verdict"] = verify.judge(contract, summary, environment, rundir.to_plain(config), there)
+        rundir.write_json(folder / "summary.json", summary)
+        write_report(folder)
+    return summary
+
+
+def verify_command(arguments: Sequence[str]) -> int:
+    """`encdec-train verify RUN`."""
+    from encdec_train import verify
+
+    run = _one_run(arguments, "verify RUN")
+    prepare()
+    before = verify.require_finished(run)
+    summary = settle(run)
+    if summary["verdict"] is None:
+        where = f"recipe '{before['recipe']}' promises no number at scale={before['scale']}"
+        raise Mismatch(f"{run}: {where}, so there is nothing to hold it against")
+    print(verify.as_text(str(run), summary["verdict"]))
+    return 0
+
+
+def _elsewhere(overrides: Sequence[str]) -> dict[str, Any]:
+    """The plain configuration of another command line, whatever Hydra is doing meanwhile."""
+    from encdec_train.build import check, make_transform
+    from encdec_train.train import rundir
+
+    state = dict(GlobalHydra.instance().__dict__)
+    try:
+        config = compose(overrides)
+    finally:
+        GlobalHydra.instance().__dict__.update(state)
+    check(config, make_transform(config).specs())  # sizes that a part takes from its neighbour are filled in
+    return rundir.to_plain(config)
 
 
 def describe_scales(config: TrainConfig, overrides: Sequence[str]) -> list[str]:
@@ -133,7 +180,8 @@ def resume_command(arguments: Sequence[str]) -> int:
     speak()
     from encdec_train.train.run import resume
 
-    _table(resume(run))
+    resume(run)
+    _table(settle(run))
     return 0
 
 

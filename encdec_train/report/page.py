@@ -39,6 +39,7 @@ def write_report(run: Path) -> Path:
     sections = [
         _head(summary, run, lines),
         _section("Probes", _probes(summary.get("probes") or {})),
+        _section("Verdict", _held(summary.get("verdict"))),
         _section("Curves", _curves(lines)),
         _section("What it sees and predicts", _samples(run / "samples")),
         _section("Parameters", _parameters(summary.get("parameters") or summary.get("params") or {})),
@@ -99,7 +100,7 @@ def _head(summary: dict[str, Any], run: Path, lines: list[dict[str, Any]]) -> st
     state = str(summary.get("status") or ("not finished" if lines else "no metrics yet"))
     kind = {"finished": "good", "failed": "bad"}.get(state, "")
     scale = f'<p class="soft">scale={escape(str(summary["scale"]))}</p>' if summary.get("scale") else ""
-    verdict = f"<p>{escape(_verdict(summary['verdict']))}</p>" if summary.get("verdict") else ""
+    verdict = _verdict(summary["verdict"]) if summary.get("verdict") else ""
     facts = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in _facts(summary, lines)
     )
@@ -110,10 +111,32 @@ def _head(summary: dict[str, Any], run: Path, lines: list[dict[str, Any]]) -> st
     )
 
 
-def _verdict(verdict: Any) -> str:
-    if isinstance(verdict, dict):
-        return "; ".join(f"{key}: {value}" for key, value in verdict.items() if value is not None)
-    return str(verdict)
+def _verdict(verdict: dict[str, Any]) -> str:
+    """One sentence."""
+    kind = {"met": "good", "below": "bad"}.get(verdict["verdict"], "")
+    word = f'<span class="state {kind}">{escape(verdict["verdict"])}</span>'
+    return f"<p>Verdict {word} held against {escape(verdict['against'])}</p>"
+
+
+def _held(verdict: dict[str, Any] | None) -> str:
+    """Each number beside the one that is promised, what differs from the recipe, and what may explain a shortfall."""
+    if not verdict:
+        return ""
+    rows = [
+        f'<tr><th scope="row">{escape(found["metric"])}</th><td class="n">{score(found["value"])}</td>'
+        f'<td class="n">{score(found["promised"])}</td><td class="n">{score(found["tolerance"])}</td>'
+        f"<td>{escape(found['protocol'])}</td></tr>"
+        for found in verdict["numbers"]
+    ]
+    names = ("metric", "here", "promised", "tolerance", "protocol")
+    head = "".join(f'<th scope="col"{NUMERIC if name in names[1:4] else ""}>{name}</th>' for name in names)
+    lists = [("Differs from what it is held against", "why"), ("May explain a shortfall", "remarks")]
+    said = "".join(
+        f'<p class="soft">{title}</p><ul>{"".join(f"<li>{escape(line)}</li>" for line in verdict[key])}</ul>'
+        for title, key in lists
+        if verdict[key]
+    )
+    return f'<table class="probes"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>{said}'
 
 
 def _facts(summary: dict[str, Any], lines: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -218,7 +241,9 @@ def _contract(contract: dict[str, Any]) -> str:
     """What the paper reports, and what was measured on the rung; nothing where neither is known."""
     tables = []
     for name, caption in (("paper", "Published"), ("rung", "Measured with this framework, scale=rung")):
-        known = {key: value for key, value in (contract.get(name) or {}).items() if value not in (None, [], "")}
+        known = {
+            key: value for key, value in (contract.get(name) or {}).items() if value not in (None, [], {}, "", False)
+        }
         if known:
             tables.append(f'<p class="soft">{caption}</p>{_table(known.items())}')
     return "".join(tables)

@@ -348,6 +348,7 @@ def _finish(run: Run, seconds: float, steps: int) -> dict[str, Any]:
         "seed": config.seed,
         "steps": steps,
         "samples": steps * config.loader.batch,
+        "rows": {split: len(rows) for split, rows in run.rows.items()},
         "seconds": round(seconds, 1),
         "loss": {"first": lines[0]["loss"], "last": lines[-1]["loss"], "terms": lines[-1]["terms"]},
         "trivial": trivial_losses(run),
