@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-COMMANDS = ("list", "show", "resume", "probe", "verify", "report", "train")
+COMMANDS = ("list", "show", "resume", "probe", "verify", "report", "runs", "train")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -98,6 +98,12 @@ def _report(arguments: list[str]) -> int:
     return report_command(arguments)
 
 
+def _runs(arguments: list[str]) -> int:
+    from encdec_train.runs import runs_command
+
+    return runs_command(arguments)
+
+
 _LOADED: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "show": _show,
@@ -105,6 +111,7 @@ _LOADED: dict[str, Callable[[list[str]], int]] = {
     "probe": _probe,
     "verify": _verify,
     "report": _report,
+    "runs": _runs,
 }
 
 if __name__ == "__main__":

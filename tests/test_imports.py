@@ -23,7 +23,7 @@ LAYERS = (
     ("types", "rng", "registry", "paths", "help", "plain"),
     ("results",),
     ("kernels", "report"),  # a report draws plain numbers: it knows nothing of ours
-    ("nn",),
+    ("nn", "runs"),
     ("step",),
     COMPONENTS,
     ("wiring",),
@@ -118,7 +118,14 @@ def test_heavy_libraries_are_imported_where_they_are_used(file: str) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["encdec_train", "encdec_train.registry", "encdec_train.cli", "encdec_train.results", "encdec_train.plain"],
+    [
+        "encdec_train",
+        "encdec_train.registry",
+        "encdec_train.cli",
+        "encdec_train.results",
+        "encdec_train.plain",
+        "encdec_train.runs",
+    ],
 )
 def test_light_modules_import_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit(sorted({{'torch', 'hydra', 'datasets'}} & set(sys.modules)) or 0)"
