@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-COMMANDS = ("list", "show", "resume", "probe", "verify", "report", "runs", "train")
+COMMANDS = ("list", "show", "resume", "probe", "verify", "report", "runs", "doctor", "train")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -104,6 +104,12 @@ def _runs(arguments: list[str]) -> int:
     return runs_command(arguments)
 
 
+def _doctor(arguments: list[str]) -> int:
+    from encdec_train.doctor import doctor_command
+
+    return doctor_command(arguments)
+
+
 _LOADED: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "show": _show,
@@ -112,6 +118,7 @@ _LOADED: dict[str, Callable[[list[str]], int]] = {
     "verify": _verify,
     "report": _report,
     "runs": _runs,
+    "doctor": _doctor,
 }
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ LAYERS = (
     ("build",),
     ("export",),
     ("train",),
-    ("errors", "catalogue", "verify"),
+    ("errors", "catalogue", "verify", "doctor"),
     ("launch",),
     ("show",),
     ("cli",),
