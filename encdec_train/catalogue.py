@@ -30,10 +30,13 @@ Commands
   encdec-train -m +recipe=A,B seed=0,1        train every combination, one after the other
   encdec-train list [recipes|encoders|...]    what exists, one line each                          [--json]
   encdec-train show +recipe=NAME [...]        parts, shapes, parameters, data; no training        [--json]
+  encdec-train preview +recipe=NAME [...]     what step 0 sees, and what the data cost       [--out DIR]
   encdec-train resume RUN                     continue exactly where a run stopped
   encdec-train probe RUN [probe=NAME]         evaluate a finished run
   encdec-train verify RUN                     met, below or not comparable with what the recipe promises
   encdec-train report RUN                     write the run's report.html again
+  encdec-train runs                           the runs on this disk; --best knn, --diff A B, --compare A B ...
+  encdec-train doctor                         what this machine has, what falls back, what is wrong   [--json]
 
 Scales
   scale=demo    (default) tiny parts, data that ships with the package, about a minute on two CPU cores

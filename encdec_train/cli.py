@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-COMMANDS = ("list", "show", "resume", "probe", "verify", "report", "runs", "doctor", "train")
+COMMANDS = ("list", "show", "preview", "resume", "probe", "verify", "report", "runs", "doctor", "train")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -74,6 +74,12 @@ def _show(arguments: list[str]) -> int:
     return show_command(arguments)
 
 
+def _preview(arguments: list[str]) -> int:
+    from encdec_train.preview import preview_command
+
+    return preview_command(arguments)
+
+
 def _resume(arguments: list[str]) -> int:
     from encdec_train.launch import resume_command
 
@@ -113,6 +119,7 @@ def _doctor(arguments: list[str]) -> int:
 _LOADED: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "show": _show,
+    "preview": _preview,
     "resume": _resume,
     "probe": _probe,
     "verify": _verify,

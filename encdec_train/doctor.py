@@ -1,4 +1,4 @@
-"""`encdec-train doctor`: what this machine has, what will fall back and why, and what is wrong with what is installed."""
+"""`encdec-train doctor`: what this machine has, what will fall back and why, and what is installed wrongly."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ LAYERS = (
     ("train",),
     ("errors", "catalogue", "verify", "doctor"),
     ("launch",),
-    ("show",),
+    ("show", "preview"),
     ("cli",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
