@@ -30,11 +30,12 @@ Commands
   encdec-train -m +recipe=A,B seed=0,1        train every combination, one after the other
   encdec-train list [recipes|encoders|...]    what exists, one line each                          [--json]
   encdec-train show +recipe=NAME [...]        parts, shapes, parameters, data; no training        [--json]
-  encdec-train preview +recipe=NAME [...]     what step 0 sees, and what the data cost       [--out DIR]
+  encdec-train preview +recipe=NAME [...]     what step 0 sees, and what the data cost      [--out DIR]
   encdec-train resume RUN                     continue exactly where a run stopped
   encdec-train probe RUN [probe=NAME]         evaluate a finished run
   encdec-train verify RUN                     met, below or not comparable with what the recipe promises
   encdec-train report RUN                     write the run's report.html again
+  encdec-train export RUN --to hf DIR         for transformers, timm or as safetensors; outputs are compared
   encdec-train runs                           the runs on this disk; --best knn, --diff A B, --compare A B ...
   encdec-train doctor                         what this machine has, what falls back, what is wrong   [--json]
 
@@ -50,6 +51,7 @@ Overrides
                             files, or the name of a hub data set; data=images, texts or sounds if the recipe's
                             data is of another shape
   stage.main.steps=1000     how long; trainer.max_steps=5 caps every stage
+  encoder.init=PATH_OR_NAME begin with weights of BERT, T5, ViT, MAE, wav2vec 2.0, ResNet, or of a run
   optim.lr=1e-3  seed=1  loader.batch=64  loader.workers=4
   logger=wandb              also log to Weights & Biases (off unless asked for)
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-COMMANDS = ("list", "show", "preview", "resume", "probe", "verify", "report", "runs", "doctor", "train")
+COMMANDS = ("list", "show", "preview", "resume", "probe", "verify", "report", "export", "runs", "doctor", "train")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -116,6 +116,12 @@ def _doctor(arguments: list[str]) -> int:
     return doctor_command(arguments)
 
 
+def _export(arguments: list[str]) -> int:
+    from encdec_train.handover import export_command
+
+    return export_command(arguments)
+
+
 _LOADED: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "show": _show,
@@ -124,6 +130,7 @@ _LOADED: dict[str, Callable[[list[str]], int]] = {
     "probe": _probe,
     "verify": _verify,
     "report": _report,
+    "export": _export,
     "runs": _runs,
     "doctor": _doctor,
 }

@@ -32,7 +32,7 @@ LAYERS = (
     ("build",),
     ("export",),
     ("train",),
-    ("errors", "catalogue", "verify", "doctor"),
+    ("errors", "catalogue", "verify", "doctor", "handover"),
     ("launch",),
     ("show", "preview"),
     ("cli",),

@@ -19,6 +19,7 @@ from encdec_train.data.loader import StepDataset, StepSampler, make_loader
 from encdec_train.data.open import open_rows
 from encdec_train.data.transform import Transform
 from encdec_train.export import encoder as encoder_export
+from encdec_train.export import initial
 from encdec_train.registry import probes as probe_registry
 from encdec_train.rng import Rng, key_of
 from encdec_train.step import Parts, Step
@@ -65,6 +66,7 @@ def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
     transform = make_transform(config)
     wiring = check(config, transform.specs())
     dry = dry_run(config, wiring)
+    starts = initial.read(config, wiring, transform)
     rows = open_rows(config.data)
     folder = rundir.create(config)
     try:
@@ -72,6 +74,7 @@ def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
             for line in scales:
                 log.info(line)
             run = _assemble(config, transform, wiring, dry, rows, folder)
+            initial.load(starts, run.parts)
             (folder / "config.yaml").write_text(rundir.dump(config), encoding="utf-8")
             rundir.write_json(folder / "environment.json", rundir.environment())
             rundir.write_json(folder / "scales.json", list(scales))
@@ -112,6 +115,7 @@ def probe(folder: Path, config: TrainConfig | None = None) -> dict[str, Any]:
     config = config or rundir.load(rundir.require_run(folder) / "config.yaml")
     found, _ = checkpoint.newest(folder / "checkpoints")
     run = reopen(config, folder)
+    initial.load(initial.read(config, run.wiring, run.transform), run.parts)
     untrained = evaluate(run)
     checkpoint.load_parts(found, run.parts)
     return _beside(config, evaluate(run), untrained)
