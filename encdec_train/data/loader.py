@@ -6,6 +6,7 @@ permutation of the items after another. A resumed run starts the stream at its s
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -120,7 +121,14 @@ def make_loader(dataset: StepDataset, sampler: StepSampler, *, workers: int) -> 
         num_workers=workers,
         persistent_workers=False,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_leave_signals,
     )
+
+
+def _leave_signals(_: int) -> None:
+    """A signal for the whole process group is the main process's to answer; it still needs its workers then."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def clean_batches(dataset: StepDataset, batch: int, limit: int | None) -> Iterator[Batch]:

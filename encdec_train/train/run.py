@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from encdec_train.build import Dry, Wiring, check, count_parameters, dry_run, make_parts, make_transform
 from encdec_train.config import Logger, StageConfig, TrainConfig, override
@@ -27,6 +28,7 @@ from encdec_train.train import checkpoint, rundir
 from encdec_train.train.callbacks.metrics import Metrics, read_metrics
 from encdec_train.train.callbacks.progress import Progress
 from encdec_train.train.callbacks.saver import Saver
+from encdec_train.train.callbacks.stopper import Stopper
 from encdec_train.train.callbacks.wandb import WandbSink
 from encdec_train.train.frozen import Frozen, to_device
 from encdec_train.train.module import PretrainModule
@@ -60,9 +62,14 @@ def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
         config: of the whole run.
         scales: lines that say what the scales of this sentence are.
 
+    A job that SLURM requeued goes on with the run that it began before.
+
     Raises:
         Mismatch: the parts do not fit, or a path does not exist; nothing is written then.
     """
+    begun = rundir.requeued(config)
+    if begun is not None:
+        return resume(begun)
     transform = make_transform(config)
     wiring = check(config, transform.specs())
     dry = dry_run(config, wiring)
@@ -73,10 +80,10 @@ def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
         with _logging_to(folder):
             for line in scales:
                 log.info(line)
+            rundir.write_json(folder / "environment.json", rundir.environment())
+            (folder / "config.yaml").write_text(rundir.dump(config), encoding="utf-8")
             run = _assemble(config, transform, wiring, dry, rows, folder)
             initial.load(starts, run.parts)
-            (folder / "config.yaml").write_text(rundir.dump(config), encoding="utf-8")
-            rundir.write_json(folder / "environment.json", rundir.environment())
             rundir.write_json(folder / "scales.json", list(scales))
             rundir.write_json(folder / "untrained.json", evaluate(run))
             return _stages(run, None)
@@ -220,10 +227,14 @@ def _train_stage(
         state=state,
         restore=restore,
     )
-    trainer = make_trainer(config, run.folder, [metrics, saver, Progress(stop, config.loader.batch)])
-    trainer.fit(module, make_loader(dataset, sampler, workers=config.loader.workers))
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    callbacks = [metrics, saver, Stopper(saver, run.folder), Progress(stop, config.loader.batch)]
+    trainer = make_trainer(config, run.folder, callbacks)
+    try:
+        trainer.fit(module, make_loader(dataset, sampler, workers=config.loader.workers))
+    except SystemExit as ended:
+        if isinstance(ended.__context__, KeyboardInterrupt):  # before the first step; Lightning makes it exit code 1
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _begin(run: Run, name: str, stage: StageConfig, index: int) -> None:
@@ -259,6 +270,7 @@ def make_trainer(config: TrainConfig, folder: Path, callbacks: list[Any]) -> Tra
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # teachers are
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # a login node is no fault
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
     return Trainer(
         max_epochs=1,
@@ -273,6 +285,7 @@ def make_trainer(config: TrainConfig, folder: Path, callbacks: list[Any]) -> Tra
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=folder,
+        plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,  # ours is exact
     )
 
 

@@ -26,6 +26,7 @@ class Saver(Callback):
         self.folder, self.every, self.keep = folder, every, keep
         self.state, self.restore = state, restore
         self.seconds = 0.0
+        self.saved: int | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.restore is not None:
@@ -33,6 +34,13 @@ class Saver(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         if pl_module.done % self.every == 0 or pl_module.done == pl_module.steps:
-            started = time.perf_counter()
-            checkpoint.save(self.folder, pl_module.parts, trainer.optimizers, self.state(pl_module.done), self.keep)
-            self.seconds += time.perf_counter() - started
+            self.save(trainer, pl_module)
+
+    def save(self, trainer: Trainer, pl_module: Any) -> None:
+        """A checkpoint of this step, unless there is one already."""
+        if self.saved == pl_module.done:
+            return
+        started = time.perf_counter()
+        checkpoint.save(self.folder, pl_module.parts, trainer.optimizers, self.state(pl_module.done), self.keep)
+        self.saved = pl_module.done
+        self.seconds += time.perf_counter() - started
