@@ -53,7 +53,7 @@ Overrides
   stage.main.steps=1000     how long; trainer.max_steps=5 caps every stage
   encoder.init=PATH_OR_NAME begin with weights of BERT, T5, ViT, MAE, wav2vec 2.0, ResNet, or of a run
   optim.lr=1e-3  seed=1  loader.batch=64  loader.workers=4
-  logger=wandb              also log to Weights & Biases (off unless asked for)
+  logger=[tensorboard,wandb]  also log there (off unless asked for)
 
 Options
   --help, -h    this text                     --info defaults   where every value comes from (Hydra)

@@ -113,9 +113,10 @@ class CheckpointConfig:
 
 
 class Logger(Enum):
-    """Where metrics go besides metrics.jsonl."""
+    """Where metrics go."""
 
-    none = "none"
+    jsonl = "jsonl"  # metrics.jsonl, which is always written
+    tensorboard = "tensorboard"
     wandb = "wandb"
 
 
@@ -198,7 +199,7 @@ class TrainConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-    logger: Logger = Logger.none
+    logger: list[Logger] = field(default_factory=lambda: [Logger.jsonl])
     run: RunConfig = field(default_factory=RunConfig)
     paper: PaperConfig = field(default_factory=PaperConfig)
     rung: RungConfig = field(default_factory=RungConfig)
@@ -312,6 +313,8 @@ def _expand(override: str, bare: bool) -> str:
             for part in reversed([first, *more]):  # Hydra takes a new typed entry only as a part of its dict
                 value = f"{{{part}: {value}}}"
             return f"+{noun}={value}"
+    if key == "logger" and not value.startswith("["):
+        return f"logger=[{value}]"
     registry = Registry.all.get(noun)
     if registry is not None and sign == "+" and rest.count(".") <= int(registry.named):
         sign, override = "", override.removeprefix("+")  # all fields exist: a plus would let a typo pass

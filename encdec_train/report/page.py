@@ -169,6 +169,9 @@ def _curves(lines: list[dict[str, Any]]) -> str:
         chart("Learning rate", points(lines, "lr"), zero=True, exact=True, stages=stages),
         chart("Gradient norm", points(lines, "gradient_norm"), zero=True, stages=stages),
         chart("Samples per second", points(lines, "samples_per_s"), zero=True, stages=stages),
+        chart("Real tokens or patches per second", points(lines, "tokens_per_s"), zero=True, stages=stages),
+        chart("Use of the device's peak (MFU)", points(lines, "mfu"), zero=True, stages=stages),
+        chart("Memory, MiB", points(lines, "memory_mib"), zero=True, stages=stages),
         chart("Waiting for data, share of the time", points(lines, "data_wait"), zero=True, stages=stages),
     ]
     figures = "".join(figure for figure in drawn if figure)

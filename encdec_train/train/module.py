@@ -132,11 +132,18 @@ class PretrainModule(LightningModule):
             group["lr"] = now * group.get("scale", 1.0)
         optimizer.zero_grad()
         self.manual_backward(loss)
-        if self.config.trainer.clip is not None:
-            parameters = [p for p in self.owned[phase].values() if p.grad is not None]
-            norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.trainer.clip).detach()
-            self.last_norm = norm if index == 0 else self.last_norm
+        norm = self._norm([p for p in self.owned[phase].values() if p.grad is not None])
+        self.last_norm = norm if index == 0 else self.last_norm
         optimizer.step()
+
+    def _norm(self, parameters: list[nn.Parameter]) -> Tensor | None:
+        """Of the whole gradient before it is clipped, where it is to be clipped or a line of metrics is due."""
+        if self.config.trainer.clip is not None:
+            return torch.nn.utils.clip_grad_norm_(parameters, self.config.trainer.clip).detach()
+        done, every = self.done + 1, self.config.trainer.log_every
+        if done == 1 or done == self.steps or done % every == 0:
+            return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        return None
 
     def _follow(self) -> None:
         """Teachers move after the student did."""

@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from encdec_train.build import Dry, Wiring, check, count_parameters, dry_run, make_parts, make_transform
-from encdec_train.config import Logger, StageConfig, TrainConfig, override
+from encdec_train.config import StageConfig, TrainConfig, override
 from encdec_train.data.loader import StepDataset, StepSampler, make_loader
 from encdec_train.data.open import open_rows
 from encdec_train.data.transform import Transform
@@ -26,10 +26,11 @@ from encdec_train.rng import Rng, key_of
 from encdec_train.step import Parts, Step
 from encdec_train.train import checkpoint, rundir
 from encdec_train.train.callbacks.metrics import Metrics, read_metrics
+from encdec_train.train.callbacks.numbers import Numbers
 from encdec_train.train.callbacks.progress import Progress
 from encdec_train.train.callbacks.saver import Saver
+from encdec_train.train.callbacks.sinks import Sink, check_loggers, open_sinks
 from encdec_train.train.callbacks.stopper import Stopper
-from encdec_train.train.callbacks.wandb import WandbSink
 from encdec_train.train.frozen import Frozen, to_device
 from encdec_train.train.module import PretrainModule
 from encdec_train.train.samples import write_samples
@@ -37,6 +38,13 @@ from encdec_train.types import Mismatch
 
 log = logging.getLogger("encdec_train")
 Rows = Sequence[dict[str, Any]]
+THROUGHPUT = (
+    "samples_per_s",
+    "tokens_per_s",
+    "data_wait",
+    "pad_fraction",
+    "mfu",
+)  # of which the summary has the median
 
 
 @dataclass(kw_only=True)
@@ -52,7 +60,7 @@ class Run:
     parts: Parts
     device: torch.device
     items: Sequence[Any] = ()
-    sinks: tuple[WandbSink, ...] = ()  # take each line of metrics
+    sinks: tuple[Sink, ...] = ()  # take each line of metrics
 
 
 def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
@@ -74,6 +82,7 @@ def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
     wiring = check(config, transform.specs())
     dry = dry_run(config, wiring)
     starts = initial.read(config, wiring, transform)
+    check_loggers(config)
     rows = open_rows(config.data)
     folder = rundir.create(config)
     try:
@@ -172,8 +181,8 @@ def _stages(run: Run, restore: Path | None) -> dict[str, Any]:
     at = checkpoint.read_state(restore) if restore else start_state
     started = time.perf_counter() - at["seconds"]
     offset = 0
-    if config.logger is Logger.wandb:
-        run.sinks = (WandbSink(run.folder, config, rundir.to_plain(config)),)
+    before = sum(list(steps.values())[: at["stage_index"]]) + at["step"]
+    run.sinks = open_sinks(config, run.folder, rundir.to_plain(config), before)
     for index, (name, stage) in enumerate(config.stage.items()):
         start = at["step"] if index == at["stage_index"] else 0
         if index >= at["stage_index"] and start < steps[name]:
@@ -206,6 +215,7 @@ def _train_stage(
     module.done = start
     dataset = StepDataset(run.items, run.transform, module.key, clean=False, label=None)
     sampler = StepSampler(len(run.items), config.loader.batch, module.key, start=start, stop=stop)
+    numbers = Numbers(run.transform.specs(), run.dry.flops // run.dry.rows, config.trainer.precision)
     metrics = Metrics(
         run.folder / "metrics.jsonl",
         name,
@@ -213,6 +223,7 @@ def _train_stage(
         every=config.trainer.log_every,
         samples=config.loader.batch,
         sinks=run.sinks,
+        numbers=numbers,
     )
     metrics.cut(offset + start)
 
@@ -227,7 +238,7 @@ def _train_stage(
         state=state,
         restore=restore,
     )
-    callbacks = [metrics, saver, Stopper(saver, run.folder), Progress(stop, config.loader.batch)]
+    callbacks = [numbers, metrics, saver, Stopper(saver, run.folder), Progress(stop, config.loader.batch)]
     trainer = make_trainer(config, run.folder, callbacks)
     try:
         trainer.fit(module, make_loader(dataset, sampler, workers=config.loader.workers))
@@ -352,8 +363,6 @@ def _finish(run: Run, seconds: float, steps: int) -> dict[str, Any]:
 
     config, folder = run.config, run.folder
     lines = read_metrics(folder / "metrics.jsonl")
-    speeds = sorted(line["samples_per_s"] for line in lines[1:] or lines)
-    waits = sorted(line["data_wait"] for line in lines[1:] or lines)
     plain = rundir.to_plain(config)
     encoder_export.save(folder / "encoder", config, run.wiring, run.parts, run.transform, plain)
     write_samples(run.config, run.wiring, run.parts, run.transform, run.rows["test"], folder / "samples", run.device)
@@ -372,8 +381,8 @@ def _finish(run: Run, seconds: float, steps: int) -> dict[str, Any]:
         "parameters": count_parameters(run.parts),
         "probes": _beside(config, evaluate(run), rundir.read_json(folder / "untrained.json")),
         "throughput": {
-            "samples_per_s": speeds[len(speeds) // 2],
-            "data_wait": waits[len(waits) // 2],
+            **{name: _median(lines, name) for name in THROUGHPUT},
+            "memory_mib": lines[-1].get("memory_mib"),
             "flops_per_sample": run.dry.flops // run.dry.rows,
         },
         "contract": {"paper": plain["paper"], "rung": plain["rung"]},
@@ -383,6 +392,12 @@ def _finish(run: Run, seconds: float, steps: int) -> dict[str, Any]:
     rundir.write_json(folder / "summary.json", summary)
     write_report(folder)
     return summary
+
+
+def _median(lines: list[dict[str, Any]], name: str) -> float | None:
+    """Over the lines but the first, which warms up; none where it is not known."""
+    values = sorted(line[name] for line in lines[1:] or lines if line.get(name) is not None)
+    return values[len(values) // 2] if values else None
 
 
 class _logging_to:
