@@ -52,6 +52,7 @@ Overrides
                             data is of another shape
   stage.main.steps=1000     how long; trainer.max_steps=5 caps every stage
   encoder.init=PATH_OR_NAME begin with weights of BERT, T5, ViT, MAE, wav2vec 2.0, ResNet, or of a run
+  budget=20m                time for training: the schedule ends when it does
   optim.lr=1e-3  seed=1  loader.batch=64  loader.workers=4
   logger=[tensorboard,wandb]  also log there (off unless asked for)
 

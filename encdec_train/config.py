@@ -5,6 +5,7 @@ After `to_config` no DictConfig exists: the build sees dataclasses only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
@@ -16,6 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from encdec_train.registry import Registry, did_you_mean, discover
 from encdec_train.types import Mismatch
+
+TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds of each unit
 
 
 class Scale(Enum):
@@ -170,6 +173,19 @@ class RungConfig:
     commit: str | None = None
 
 
+def seconds_of(budget: str) -> float:
+    """`90s`, `20m`, `1.5h`, `2d` in seconds.
+
+    Raises:
+        Mismatch: it is none of these, or nothing.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", budget.strip())
+    seconds = float(found.group(1)) * TIMES[found.group(2)] if found else 0.0
+    if seconds <= 0:
+        raise Mismatch(f"budget: '{budget}' is no time; write 90s, 20m, 1.5h or 2d")
+    return seconds
+
+
 @dataclass(kw_only=True)
 class TrainConfig:
     """One run. Every noun is a dict keyed by name; unnamed is `main`."""
@@ -196,6 +212,7 @@ class TrainConfig:
     optim: Any = None
     phase: dict[str, dict[str, Any]] = field(default_factory=dict)  # optim.* values of a phase besides `main`
     loader: LoaderConfig = field(default_factory=LoaderConfig)
+    budget: str | None = None  # time for training, such as 90s, 20m or 1.5h: the schedule ends when it does
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
@@ -203,6 +220,10 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
     paper: PaperConfig = field(default_factory=PaperConfig)
     rung: RungConfig = field(default_factory=RungConfig)
+
+    def __post_init__(self) -> None:
+        if self.budget is not None:
+            seconds_of(self.budget)
 
     @property
     def name(self) -> str:

@@ -14,7 +14,7 @@ from encdec_train.build import Dry, Wiring, compute_terms, freeze, phases, total
 from encdec_train.config import StageConfig, TrainConfig, override
 from encdec_train.data.transform import Transform
 from encdec_train.optim.groups import decay_groups
-from encdec_train.optim.schedule import OptimConfig, peak_rate, rate
+from encdec_train.optim.schedule import Course, OptimConfig, peak_rate, rate
 from encdec_train.registry import optimizers as optimizer_registry
 from encdec_train.rng import Rng, key_of
 from encdec_train.step import Parts, Step
@@ -49,6 +49,7 @@ class PretrainModule(LightningModule):
         self.automatic_optimization = False  # one way, however many optimisers a method has
         self.config, self.parts, self.transform, self.stage = config, parts, transform, stage
         self.optim, self.steps = optim, steps
+        self.horizon, self.course = steps, Course()  # where the schedule ends, and the way there
         self.key = key_of(config.seed, "stage", index) >> 1  # of all randomness of this stage
         self.phases = phases(parts, stage.objectives or list(config.objective))
         self.derive = {view: wiring.paths[name] for view, name in config.derive.items()}
@@ -125,7 +126,7 @@ class PretrainModule(LightningModule):
     def _descend(self, phase: str, index: int, loss: Tensor) -> None:
         optimizers: Any = self.optimizers()
         optimizer = optimizers[index] if isinstance(optimizers, list) else optimizers
-        now = rate(self.optims[phase], self.peaks[phase], self.done, self.steps)
+        now = rate(self.optims[phase], self.peaks[phase], self.place, self.horizon)
         if index == 0:
             self.last_rate = now
         for group in optimizer.param_groups:
@@ -145,12 +146,17 @@ class PretrainModule(LightningModule):
             return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         return None
 
+    @property
+    def place(self) -> float:
+        """On the schedule, in steps; further than the steps that were taken where time is short."""
+        return min(self.course.at(self.done), float(self.horizon))
+
     def _follow(self) -> None:
         """Teachers move after the student did."""
         for name, teacher in self.config.teacher.items():
             momentum = teacher.momentum
             if teacher.momentum_end is not None:
-                share = 0.5 * (1 - math.cos(math.pi * self.done / self.steps))
+                share = 0.5 * (1 - math.cos(math.pi * self.place / self.horizon))
                 momentum += (teacher.momentum_end - teacher.momentum) * share
             if momentum < 1:
                 self.parts.update_teacher(name, momentum)

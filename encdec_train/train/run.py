@@ -6,7 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ from encdec_train.data.open import open_rows
 from encdec_train.data.transform import Transform
 from encdec_train.export import encoder as encoder_export
 from encdec_train.export import initial
+from encdec_train.optim.schedule import Course
 from encdec_train.registry import probes as probe_registry
 from encdec_train.rng import Rng, key_of
 from encdec_train.step import Parts, Step
 from encdec_train.train import checkpoint, rundir
+from encdec_train.train.callbacks.budget import Budget, shares
 from encdec_train.train.callbacks.metrics import Metrics, read_metrics
 from encdec_train.train.callbacks.numbers import Numbers
 from encdec_train.train.callbacks.progress import Progress
@@ -179,6 +181,8 @@ def _stages(run: Run, restore: Path | None) -> dict[str, Any]:
         steps[name] = min(stage.steps, config.trainer.max_steps or stage.steps)
     start_state: dict[str, Any] = {"stage_index": 0, "step": 0, "seconds": 0.0}
     at = checkpoint.read_state(restore) if restore else start_state
+    times = shares(config.budget, list(steps.values()))
+    steps.update(at.get("taken", {}))  # of stages that a budget ended early
     started = time.perf_counter() - at["seconds"]
     offset = 0
     before = sum(list(steps.values())[: at["stage_index"]]) + at["step"]
@@ -187,7 +191,8 @@ def _stages(run: Run, restore: Path | None) -> dict[str, Any]:
         start = at["step"] if index == at["stage_index"] else 0
         if index >= at["stage_index"] and start < steps[name]:
             resumed = restore if index == at["stage_index"] else None
-            _train_stage(run, name, stage, index, start, steps[name], offset, started, resumed)
+            time_span = times[index] if times else None
+            steps[name] = _train_stage(run, name, stage, index, start, steps, offset, started, resumed, time_span)
         offset += steps[name]
     for sink in run.sinks:
         sink.close()
@@ -200,12 +205,14 @@ def _train_stage(
     stage: StageConfig,
     index: int,
     start: int,
-    stop: int,
+    steps: dict[str, int],
     offset: int,
     started: float,
     restore: Path | None,
-) -> None:
-    config = run.config
+    span: tuple[float, float] | None,
+) -> int:
+    """Train one stage and give its steps, which are fewer than planned where the time in `span` is short."""
+    config, stop = run.config, steps[name]
     if start == 0:
         _begin(run, name, stage, index)
     optim = override(config.optim, stage.overrides, f"stage.{name}.overrides")
@@ -229,7 +236,10 @@ def _train_stage(
 
     def state(step: int) -> dict[str, Any]:
         seconds = time.perf_counter() - started
-        return {"stage": name, "stage_index": index, "step": step, "seconds": seconds}
+        found = {"stage": name, "stage_index": index, "step": step, "seconds": seconds}
+        if span is not None:
+            found.update(course=asdict(module.course), taken={**steps, name: module.steps})
+        return found
 
     saver = Saver(
         run.folder / "checkpoints",
@@ -238,7 +248,11 @@ def _train_stage(
         state=state,
         restore=restore,
     )
-    callbacks = [numbers, metrics, saver, Stopper(saver, run.folder), Progress(stop, config.loader.batch)]
+    budget = []
+    if span is not None:
+        module.course = Course(**checkpoint.read_state(restore)["course"]) if restore else Course()
+        budget = [Budget(saver, begin=span[0], end=span[1], elapsed=lambda: time.perf_counter() - started)]
+    callbacks = [*budget, numbers, metrics, saver, Stopper(saver, run.folder), Progress(stop, config.loader.batch)]
     trainer = make_trainer(config, run.folder, callbacks)
     try:
         trainer.fit(module, make_loader(dataset, sampler, workers=config.loader.workers))
@@ -246,6 +260,7 @@ def _train_stage(
         if isinstance(ended.__context__, KeyboardInterrupt):  # before the first step; Lightning makes it exit code 1
             raise KeyboardInterrupt from None
         raise
+    return module.steps
 
 
 def _begin(run: Run, name: str, stage: StageConfig, index: int) -> None:
