@@ -75,24 +75,32 @@ def _one(composed: DictConfig) -> float:
     speak()
     from encdec_train.train.run import train
 
-    summary = settle(Path(train(config, scales=describe_scales(config, overrides))["run"]))
+    promised = promise(config)  # what it is to be held against is read before anything is trained
+    scales = describe_scales(config, overrides)
+    summary = settle(Path(train(config, scales=scales)["run"]), promised)
     _table(summary)
     return float(summary["loss"]["last"])
 
 
-def settle(folder: Path) -> dict[str, Any]:
+def promise(config: TrainConfig) -> tuple[Any, dict[str, Any]] | None:
+    """The contract of a recipe, and the plain configuration that it was measured with; none where there is none."""
+    from encdec_train import verify
+
+    contract = verify.contract_of(config.name, config.scale.name, config.paper, config.rung)
+    return None if contract is None else (contract, _elsewhere(contract.overrides))
+
+
+def settle(folder: Path, promised: tuple[Any, dict[str, Any]] | None) -> dict[str, Any]:
     """Give a finished run its verdict, in its summary and on its page; none where its recipe promises nothing."""
     from encdec_train import verify
     from encdec_train.report.page import write_report
     from encdec_train.train import rundir
 
     summary: dict[str, Any] = rundir.read_json(folder / "summary.json")
-    config = rundir.load(folder / "config.yaml")
-    contract = verify.contract_of(config.name, config.scale.name, config.paper, config.rung)
-    if contract is not None:
-        there = _elsewhere(contract.overrides)
+    if promised is not None:
+        here = rundir.to_plain(rundir.load(folder / "config.yaml"))
         environment = rundir.read_json(folder / "environment.json")
-        summary["verdict"] = verify.judge(contract, summary, environment, rundir.to_plain(config), there)
+        summary["verdict"] = verify.judge(promised[0], summary, environment, here, promised[1])
         rundir.write_json(folder / "summary.json", summary)
         write_report(folder)
     return summary
@@ -101,15 +109,17 @@ def settle(folder: Path) -> dict[str, Any]:
 def verify_command(arguments: Sequence[str]) -> int:
     """`encdec-train verify RUN`."""
     from encdec_train import verify
+    from encdec_train.train import rundir
 
     run = _one_run(arguments, "verify RUN")
     prepare()
-    before = verify.require_finished(run)
-    summary = settle(run)
-    if summary["verdict"] is None:
-        where = f"recipe '{before['recipe']}' promises no number at scale={before['scale']}"
+    verify.require_finished(run)
+    config = rundir.load(run / "config.yaml")
+    promised = promise(config)
+    if promised is None:
+        where = f"recipe '{config.name}' promises no number at scale={config.scale.name}"
         raise Mismatch(f"{run}: {where}, so there is nothing to hold it against")
-    print(verify.as_text(str(run), summary["verdict"]))
+    print(verify.as_text(str(run), settle(run, promised)["verdict"]))
     return 0
 
 
@@ -178,10 +188,12 @@ def resume_command(arguments: Sequence[str]) -> int:
     run = _one_run(arguments, "resume RUN")
     prepare()
     speak()
+    from encdec_train.train import rundir
     from encdec_train.train.run import resume
 
+    promised = promise(rundir.load(rundir.require_run(run) / "config.yaml"))
     resume(run)
-    _table(settle(run))
+    _table(settle(run, promised))
     return 0
 
 

@@ -21,7 +21,6 @@ from tests.runs import small
 
 RECIPES = {  # one for each transform, and what its first path writes
     "mae_vit": "main.png",
-    "simclr_resnet": "main.png",
     "t5": "main.txt",
     "clip": "text.txt",
     "wav2vec2": "main.png",

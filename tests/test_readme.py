@@ -77,13 +77,14 @@ def place(tmp_path_factory):
 
 
 @pytest.mark.parametrize("line", table())
-def test_the_commands_of_the_table(line, place, monkeypatch):
+def test_the_commands_of_the_table(line, place, tmp_path, monkeypatch):
     """Training ones are cut short; RUN, A and B are the runs."""
     monkeypatch.chdir(place)
     monkeypatch.setattr("encdec_train.preview.SECONDS", 0.01)
     runs = {name: f"runs/mae_vit/{name}" for name in "AB"}
     words = [
-        {**runs, "RUN": runs["A"], "DIR": "out"}.get(word, word) for word in shlex.split(line.replace(",", " "))[1:]
+        {**runs, "RUN": runs["A"], "DIR": str(tmp_path / "out")}.get(word, word)
+        for word in shlex.split(line.replace(",", " "))[1:]
     ]
     if words[0] not in COMMANDS:
         words += ["trainer.max_steps=2", "probe=null", "data.limit=256"]

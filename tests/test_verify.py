@@ -7,9 +7,10 @@ import pytest
 
 from encdec_train import cli, paths
 from encdec_train.config import PaperConfig, RungConfig
-from encdec_train.launch import settle
+from encdec_train.launch import promise, settle
 from encdec_train.plain import ABSENT, differences, flatten
 from encdec_train.results import Claim
+from encdec_train.train import rundir
 from encdec_train.train.run import train
 from encdec_train.types import Mismatch
 from encdec_train.verify import contract_of, judge
@@ -34,7 +35,12 @@ def run(finished, tmp_path, monkeypatch):
     return shutil.copytree(finished[0], tmp_path / "run"), finished[1]
 
 
-def promise(summary, *shifts, command=COMMAND, **more):
+def judged(folder):
+    """Its verdict."""
+    return settle(folder, promise(rundir.load(folder / "config.yaml")))["verdict"]
+
+
+def results(summary, *shifts, command=COMMAND, **more):
     """A file of results: the run's own probes, shifted for each seed."""
     probes = [
         {name: {**probe, "value": probe["value"] + shift} for name, probe in summary["probes"].items()}
@@ -52,8 +58,8 @@ def promise(summary, *shifts, command=COMMAND, **more):
 )
 def test_the_same_sentence_is_met_or_below(run, shifts, verdict):
     folder, summary = run
-    promise(summary, *shifts)
-    found = settle(folder)["verdict"]
+    results(summary, *shifts)
+    found = judged(folder)
     assert (found["verdict"], found["why"]) == (verdict, [])
     assert found["remarks"][0] == f"seeds: one (0) against {len(shifts)}"
     assert json.loads((folder / "summary.json").read_text())["verdict"] == found
@@ -62,7 +68,7 @@ def test_the_same_sentence_is_met_or_below(run, shifts, verdict):
 
 def test_another_sentence_is_not_comparable_and_says_where(run, capsys):
     folder, summary = run
-    promise(summary, 0.0, command=COMMAND.replace("max_steps=2", "max_steps=5") + " loader.batch=16 encoder.depth=3")
+    results(summary, 0.0, command=COMMAND.replace("max_steps=2", "max_steps=5") + " loader.batch=16 encoder.depth=3")
     with pytest.raises(SystemExit) as ended:
         cli.main(["verify", str(folder)])
     said = capsys.readouterr().out
@@ -78,8 +84,8 @@ def test_other_data_and_other_protocols_are_not_comparable(run):
         "knn": {**summary["probes"]["knn"], "protocol": "weighted 200-NN"},
         "cloze": summary["probes"]["knn"],
     }
-    promise({**summary, "probes": changed, "rows": {"train": 9, "test": 9}}, 0.0)
-    why = settle(folder)["verdict"]["why"]
+    results({**summary, "probes": changed, "rows": {"train": 9, "test": 9}}, 0.0)
+    why = judged(folder)["why"]
     assert why[0].startswith("rows of the data: ")
     assert "instead of 'weighted 200-NN'" in why[1]
     assert why[2].startswith("protocol: the run has no probe 'cloze'")
@@ -88,7 +94,7 @@ def test_other_data_and_other_protocols_are_not_comparable(run):
 @pytest.mark.parametrize("missing", ["summary.json", "checkpoints"])
 def test_a_run_that_did_not_finish_gets_none(run, missing, capsys):
     folder, summary = run
-    promise(summary, 0.0)
+    results(summary, 0.0)
     (folder / missing).rename(folder.parent / "away")
     before = sorted(folder.rglob("*"))
     with pytest.raises(SystemExit) as ended:

@@ -1,8 +1,8 @@
 """A wall-clock budget: the schedule is gone through in the time there is, so that a run ends decayed.
 
 The place on the schedule, in steps, is a straight line over the steps that are taken, and never behind them. After
-each hundredth of a stage's time its slope is chosen anew, so that at the present speed it ends with the time. After each
-tenth a checkpoint is saved, which holds the line: what follows a resume, up to the next hundredth, is what was.
+each hundredth of a stage's time its slope is chosen anew, so that at the present speed it ends with the time. After
+each tenth a checkpoint is saved, which holds the line: what follows a resume, up to the next hundredth, is what was.
 """
 
 from __future__ import annotations
