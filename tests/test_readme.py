@@ -82,10 +82,7 @@ def test_the_commands_of_the_table(line, place, tmp_path, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setattr("encdec_train.preview.SECONDS", 0.01)
     runs = {name: f"runs/mae_vit/{name}" for name in "AB"}
-    words = [
-        {**runs, "RUN": runs["A"], "DIR": str(tmp_path / "out")}.get(word, word)
-        for word in shlex.split(line.replace(",", " "))[1:]
-    ]
+    words = [{**runs, "RUN": runs["A"], "DIR": str(tmp_path / "out")}.get(word, word) for word in shlex.split(line)[1:]]
     if words[0] not in COMMANDS:
         words += ["trainer.max_steps=2", "probe=null", "data.limit=256"]
     with pytest.raises(SystemExit) as ended:

@@ -40,13 +40,8 @@ from encdec_train.types import Mismatch
 
 log = logging.getLogger("encdec_train")
 Rows = Sequence[dict[str, Any]]
-THROUGHPUT = (
-    "samples_per_s",
-    "tokens_per_s",
-    "data_wait",
-    "pad_fraction",
-    "mfu",
-)  # of which the summary has the median
+# of which the summary has the median over the lines
+THROUGHPUT = ("samples_per_s", "tokens_per_s", "data_wait", "pad_fraction", "mfu")
 
 
 @dataclass(kw_only=True)
