@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from encdec_train import registry
+from encdec_train import registry, results
 from encdec_train.paths import CONFIGS, PACKAGE, recipe_folders
 from encdec_train.registry import PACKAGES, Registry, did_you_mean
 
@@ -30,9 +30,14 @@ Commands
   encdec-train -m +recipe=A,B seed=0,1        train every combination, one after the other
   encdec-train list [recipes|encoders|...]    what exists, one line each                          [--json]
   encdec-train show +recipe=NAME [...]        parts, shapes, parameters, data; no training        [--json]
+  encdec-train preview +recipe=NAME [...]     what step 0 sees, and what the data cost      [--out DIR]
   encdec-train resume RUN                     continue exactly where a run stopped
   encdec-train probe RUN [probe=NAME]         evaluate a finished run
+  encdec-train verify RUN                     met, below or not comparable with what the recipe promises
   encdec-train report RUN                     write the run's report.html again
+  encdec-train export RUN --to hf DIR         for transformers, timm or as safetensors; outputs are compared
+  encdec-train runs                           the runs on this disk; --best knn, --diff A B, --compare A B ...
+  encdec-train doctor                         what this machine has, what falls back, what is wrong   [--json]
 
 Scales
   scale=demo    (default) tiny parts, data that ships with the package, about a minute on two CPU cores
@@ -46,8 +51,10 @@ Overrides
                             files, or the name of a hub data set; data=images, texts or sounds if the recipe's
                             data is of another shape
   stage.main.steps=1000     how long; trainer.max_steps=5 caps every stage
+  encoder.init=PATH_OR_NAME begin with weights of BERT, T5, ViT, MAE, wav2vec 2.0, ResNet, or of a run
+  budget=20m                time for training: the schedule ends when it does
   optim.lr=1e-3  seed=1  loader.batch=64  loader.workers=4
-  logger=wandb              also log to Weights & Biases (off unless asked for)
+  logger=[tensorboard,wandb]  also log there (off unless asked for)
 
 Options
   --help, -h    this text                     --info defaults   where every value comes from (Hydra)
@@ -73,7 +80,8 @@ class Entry:
     summary: str  # one line
     file: str  # where it is written
     paper: dict[str, Any] = field(default_factory=dict)  # of a recipe: title, arxiv, metric, value, ...
-    rung: dict[str, Any] = field(default_factory=dict)  # of a recipe: what was measured
+    rung: dict[str, Any] = field(default_factory=dict)  # of a recipe: what it promises of a small run
+    measured: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # of a recipe: by scale, from results/
 
 
 def help_text() -> str:
@@ -149,7 +157,7 @@ def as_text(entries: list[Entry], width: int | None = None) -> str:
 
 
 def _cells(entry: Entry) -> list[str]:
-    """Name and summary; of a recipe also its paper, what that reports, and what was measured on the rung."""
+    """Name and summary; of a recipe also its paper, what that reports, what it promises and what was measured."""
     if entry.noun != "recipe":
         return [entry.name, entry.summary]
     arxiv = entry.paper.get("arxiv")
@@ -158,12 +166,21 @@ def _cells(entry: Entry) -> list[str]:
         f"arXiv:{arxiv}" if arxiv else "",
         _claim(entry.paper),
         _claim(entry.rung),
+        _measured(entry.measured),
         entry.summary,
     ]
 
 
 def _claim(claim: dict[str, Any]) -> str:
     return f"{claim.get('metric', '')} {claim['value']}".strip() if "value" in claim else ""
+
+
+def _measured(scales: dict[str, list[dict[str, Any]]]) -> str:
+    """`demo: knn 0.871, linear 0.940`."""
+    said = (
+        f"{scale}: " + ", ".join(f"{c['metric']} {c['value']:.3f}" for c in found) for scale, found in scales.items()
+    )
+    return "; ".join(said)
 
 
 def _columns(rows: list[list[str]]) -> list[str]:
@@ -198,6 +215,10 @@ def _recipe(name: str, file: Path) -> Entry:
         claim = content.get(key) if isinstance(content, dict) else None
         if isinstance(claim, dict):
             setattr(entry, key, {k: v for k, v in claim.items() if v is not None})
+    for scale in ("demo", "rung"):
+        found = results.entry(name, scale)
+        if found is not None:
+            entry.measured[scale] = [asdict(claim) for claim in results.claims(found)]
     entry.summary = entry.summary or str(entry.paper.get("title") or "")
     return entry
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-COMMANDS = ("list", "show", "resume", "probe", "report", "train")
+COMMANDS = ("list", "show", "preview", "resume", "probe", "verify", "report", "export", "runs", "doctor", "train")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -74,6 +74,12 @@ def _show(arguments: list[str]) -> int:
     return show_command(arguments)
 
 
+def _preview(arguments: list[str]) -> int:
+    from encdec_train.preview import preview_command
+
+    return preview_command(arguments)
+
+
 def _resume(arguments: list[str]) -> int:
     from encdec_train.launch import resume_command
 
@@ -86,18 +92,47 @@ def _probe(arguments: list[str]) -> int:
     return probe_command(arguments)
 
 
+def _verify(arguments: list[str]) -> int:
+    from encdec_train.launch import verify_command
+
+    return verify_command(arguments)
+
+
 def _report(arguments: list[str]) -> int:
     from encdec_train.report.page import report_command
 
     return report_command(arguments)
 
 
+def _runs(arguments: list[str]) -> int:
+    from encdec_train.runs import runs_command
+
+    return runs_command(arguments)
+
+
+def _doctor(arguments: list[str]) -> int:
+    from encdec_train.doctor import doctor_command
+
+    return doctor_command(arguments)
+
+
+def _export(arguments: list[str]) -> int:
+    from encdec_train.handover import export_command
+
+    return export_command(arguments)
+
+
 _LOADED: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "show": _show,
+    "preview": _preview,
     "resume": _resume,
     "probe": _probe,
+    "verify": _verify,
     "report": _report,
+    "export": _export,
+    "runs": _runs,
+    "doctor": _doctor,
 }
 
 if __name__ == "__main__":

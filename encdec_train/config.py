@@ -5,6 +5,7 @@ After `to_config` no DictConfig exists: the build sees dataclasses only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
@@ -17,6 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from encdec_train.kernels.backend import KernelsConfig
 from encdec_train.registry import Registry, did_you_mean, discover
 from encdec_train.types import Mismatch
+
+TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds of each unit
 
 
 class Scale(Enum):
@@ -115,9 +118,10 @@ class CheckpointConfig:
 
 
 class Logger(Enum):
-    """Where metrics go besides metrics.jsonl."""
+    """Where metrics go."""
 
-    none = "none"
+    jsonl = "jsonl"  # metrics.jsonl, which is always written
+    tensorboard = "tensorboard"
     wandb = "wandb"
 
 
@@ -159,13 +163,29 @@ class RungConfig:
     """What was measured with this framework. Absent until it was."""
 
     data: str | None = None
-    metric: str | None = None
-    value: float | None = None
-    spread: float | None = None
-    protocol: str | None = None
+    rows: dict[str, int] = field(default_factory=dict)  # of each split, so that a copy of the data is known as such
+    metric: str | None = None  # the probe that measured it
+    value: float | None = None  # mean over the seeds
+    spread: float | None = None  # standard deviation over the seeds
+    seeds: int | None = None
+    lower: bool = False  # a lower value is better
+    protocol: str | None = None  # as the probe words it, with its numbers
     hardware: str | None = None
     minutes: float | None = None
     commit: str | None = None
+
+
+def seconds_of(budget: str) -> float:
+    """`90s`, `20m`, `1.5h`, `2d` in seconds.
+
+    Raises:
+        Mismatch: it is none of these, or nothing.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", budget.strip())
+    seconds = float(found.group(1)) * TIMES[found.group(2)] if found else 0.0
+    if seconds <= 0:
+        raise Mismatch(f"budget: '{budget}' is no time; write 90s, 20m, 1.5h or 2d")
+    return seconds
 
 
 @dataclass(kw_only=True)
@@ -194,14 +214,19 @@ class TrainConfig:
     optim: Any = None
     phase: dict[str, dict[str, Any]] = field(default_factory=dict)  # optim.* values of a phase besides `main`
     loader: LoaderConfig = field(default_factory=LoaderConfig)
+    budget: str | None = None  # time for training, such as 90s, 20m or 1.5h: the schedule ends when it does
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     kernels: KernelsConfig = field(default_factory=KernelsConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-    logger: Logger = Logger.none
+    logger: list[Logger] = field(default_factory=lambda: [Logger.jsonl])
     run: RunConfig = field(default_factory=RunConfig)
     paper: PaperConfig = field(default_factory=PaperConfig)
     rung: RungConfig = field(default_factory=RungConfig)
+
+    def __post_init__(self) -> None:
+        if self.budget is not None:
+            seconds_of(self.budget)
 
     @property
     def name(self) -> str:
@@ -312,6 +337,8 @@ def _expand(override: str, bare: bool) -> str:
             for part in reversed([first, *more]):  # Hydra takes a new typed entry only as a part of its dict
                 value = f"{{{part}: {value}}}"
             return f"+{noun}={value}"
+    if key == "logger" and not value.startswith("["):
+        return f"logger=[{value}]"
     registry = Registry.all.get(noun)
     if registry is not None and sign == "+" and rest.count(".") <= int(registry.named):
         sign, override = "", override.removeprefix("+")  # all fields exist: a plus would let a typo pass

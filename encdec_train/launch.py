@@ -75,9 +75,66 @@ def _one(composed: DictConfig) -> float:
     speak()
     from encdec_train.train.run import train
 
-    summary = train(config, scales=describe_scales(config, overrides))
+    promised = promise(config)  # what it is to be held against is read before anything is trained
+    scales = describe_scales(config, overrides)
+    summary = settle(Path(train(config, scales=scales)["run"]), promised)
     _table(summary)
     return float(summary["loss"]["last"])
+
+
+def promise(config: TrainConfig) -> tuple[Any, dict[str, Any]] | None:
+    """The contract of a recipe, and the plain configuration that it was measured with; none where there is none."""
+    from encdec_train import verify
+
+    contract = verify.contract_of(config.name, config.scale.name, config.paper, config.rung)
+    return None if contract is None else (contract, _elsewhere(contract.overrides))
+
+
+def settle(folder: Path, promised: tuple[Any, dict[str, Any]] | None) -> dict[str, Any]:
+    """Give a finished run its verdict, in its summary and on its page; none where its recipe promises nothing."""
+    from encdec_train import verify
+    from encdec_train.report.page import write_report
+    from encdec_train.train import rundir
+
+    summary: dict[str, Any] = rundir.read_json(folder / "summary.json")
+    if promised is not None:
+        here = rundir.to_plain(rundir.load(folder / "config.yaml"))
+        environment = rundir.read_json(folder / "environment.json")
+        summary["verdict"] = verify.judge(promised[0], summary, environment, here, promised[1])
+        rundir.write_json(folder / "summary.json", summary)
+        write_report(folder)
+    return summary
+
+
+def verify_command(arguments: Sequence[str]) -> int:
+    """`encdec-train verify RUN`."""
+    from encdec_train import verify
+    from encdec_train.train import rundir
+
+    run = _one_run(arguments, "verify RUN")
+    prepare()
+    verify.require_finished(run)
+    config = rundir.load(run / "config.yaml")
+    promised = promise(config)
+    if promised is None:
+        where = f"recipe '{config.name}' promises no number at scale={config.scale.name}"
+        raise Mismatch(f"{run}: {where}, so there is nothing to hold it against")
+    print(verify.as_text(str(run), settle(run, promised)["verdict"]))
+    return 0
+
+
+def _elsewhere(overrides: Sequence[str]) -> dict[str, Any]:
+    """The plain configuration of another command line, whatever Hydra is doing meanwhile."""
+    from encdec_train.build import check, make_transform
+    from encdec_train.train import rundir
+
+    state = dict(GlobalHydra.instance().__dict__)
+    try:
+        config = compose(overrides)
+    finally:
+        GlobalHydra.instance().__dict__.update(state)
+    check(config, make_transform(config).specs())  # sizes that a part takes from its neighbour are filled in
+    return rundir.to_plain(config)
 
 
 def describe_scales(config: TrainConfig, overrides: Sequence[str]) -> list[str]:
@@ -131,9 +188,12 @@ def resume_command(arguments: Sequence[str]) -> int:
     run = _one_run(arguments, "resume RUN")
     prepare()
     speak()
+    from encdec_train.train import rundir
     from encdec_train.train.run import resume
 
-    _table(resume(run))
+    promised = promise(rundir.load(rundir.require_run(run) / "config.yaml"))
+    resume(run)
+    _table(settle(run, promised))
     return 0
 
 

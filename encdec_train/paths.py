@@ -1,4 +1,4 @@
-"""Where the words and the sentences lie: beside the package in a checkout, inside it in a wheel."""
+"""Where the words, the sentences and their results lie: beside the package in a checkout, inside it in a wheel."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE / "_yaml" if (PACKAGE / "_yaml").is_dir() else PACKAGE.parent
 CONFIGS = ROOT / "configs"  # words: one folder per noun
 RECIPES = ROOT / "recipes"  # sentences
+RESULTS = ROOT / "results"  # what was measured, by recipe
 
 
 def recipe_folders() -> list[Path]:

@@ -40,6 +40,7 @@ def one(recipe: str, seed: int, root: Path, threads: int) -> dict[str, Any]:
     summary = json.loads((root / recipe / f"s{seed}" / "summary.json").read_text())
     return {
         "seed": seed,
+        "rows": summary["rows"],
         "seconds": round(time.perf_counter() - started, 1),
         "processor_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
         "loss": summary["loss"],

@@ -20,9 +20,10 @@ COMPONENTS = (
 )
 # Each imports only from the layers before its own; what stands side by side does not import each other.
 LAYERS = (
-    ("types", "rng", "registry", "paths", "help"),
+    ("types", "rng", "registry", "paths", "help", "plain"),
+    ("results",),
     ("kernels", "report"),  # a report draws plain numbers: it knows nothing of ours
-    ("nn",),
+    ("nn", "runs"),
     ("step",),
     COMPONENTS,
     ("wiring",),
@@ -31,9 +32,9 @@ LAYERS = (
     ("build",),
     ("export",),
     ("train",),
-    ("errors", "catalogue"),
+    ("errors", "catalogue", "verify", "doctor", "handover"),
     ("launch",),
-    ("show",),
+    ("show", "preview"),
     ("cli",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -115,7 +116,17 @@ def test_heavy_libraries_are_imported_where_they_are_used(file: str) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("module", ["encdec_train", "encdec_train.registry", "encdec_train.cli"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "encdec_train",
+        "encdec_train.registry",
+        "encdec_train.cli",
+        "encdec_train.results",
+        "encdec_train.plain",
+        "encdec_train.runs",
+    ],
+)
 def test_light_modules_import_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit(sorted({{'torch', 'hydra', 'datasets'}} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

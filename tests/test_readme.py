@@ -13,8 +13,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from encdec_train.cli import main
+from encdec_train.cli import COMMANDS, main
 from encdec_train.registry import Registry
+from encdec_train.train.run import train
+from tests.runs import small
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8") if README.is_file() else ""
@@ -53,6 +55,39 @@ def test_the_added_part_is_what_it_says(monkeypatch):
         torch.testing.assert_close(rows, error[:, 0].cosh().log() + F.softplus(torch.zeros(())))
     finally:
         Registry.all["loss"].parts.pop("log_cosh", None)
+
+
+def table() -> list[str]:
+    """The commands of the README's table: without what stands in brackets, and with each of them."""
+    forms = []
+    for line in re.findall(r"^\| `(encdec-train [^`]+)` \|", TEXT, re.M):
+        options = re.findall(r" \[([^]]*)\]", line)
+        bare = re.sub(r" \[[^]]*\]", "", line)
+        forms += [bare, *(f"{bare} {option}" for option in options)]
+    return [form for form in forms if not re.search(r"data(\.path)?=", form)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with two finished runs, A and B."""
+    folder = tmp_path_factory.mktemp("shown")
+    for name in "AB":
+        train(small("mae_vit", folder / "runs", f"run.name={name}", steps=2))
+    return folder
+
+
+@pytest.mark.parametrize("line", table())
+def test_the_commands_of_the_table(line, place, tmp_path, monkeypatch):
+    """Training ones are cut short; RUN, A and B are the runs."""
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("encdec_train.preview.SECONDS", 0.01)
+    runs = {name: f"runs/mae_vit/{name}" for name in "AB"}
+    words = [{**runs, "RUN": runs["A"], "DIR": str(tmp_path / "out")}.get(word, word) for word in shlex.split(line)[1:]]
+    if words[0] not in COMMANDS:
+        words += ["trainer.max_steps=2", "probe=null", "data.limit=256"]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0
 
 
 def combinations() -> list[str]:

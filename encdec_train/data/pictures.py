@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from encdec_train.types import Plan, Units
 
 GREY = 0.5  # of what is hidden
 GAP = 0.06  # between pictures, as a share of their height
-COLUMNS = 2  # of triples: more would be too small on a phone
+DARK = 0.15  # of what is hidden and not even to be predicted
+COLUMNS = 2  # of samples: more would be too small on a phone
 LEAST = 96  # height in pixels that small pictures are enlarged to
 
 
@@ -30,25 +32,23 @@ def unpatch(values: Any, grid: tuple[int, int], channels: int) -> np.ndarray:
     return tiles.reshape(batch, height * side, width * side, channels)
 
 
-def reconstruction_png(original: Any, masked: Any, predicted: Any) -> bytes:
-    """One PNG: for each sample the original, what the encoder saw of it, and the prediction, side by side.
+def panels_png(*panels: Any) -> bytes:
+    """One PNG: for each sample its picture of every panel, such as original, seen and predicted, side by side.
 
     Args:
-        original: (B,H,W,C) in [0,1], C of 1 or 3; what is beyond that range is cut off.
-        masked: likewise, with something in the hidden places.
-        predicted: likewise.
+        panels: (B,H,W,C) each, in [0,1], C of 1 or 3; what is beyond that range is cut off.
     """
-    triples = [np.asarray(pictures, dtype=np.float32) for pictures in (original, masked, predicted)]
-    batch, height, width, channels = triples[0].shape
+    sides = [np.asarray(pictures, dtype=np.float32) for pictures in panels]
+    batch, height, width, channels = sides[0].shape
     scale = max(1, -(-LEAST // height))  # whole pixels stay whole
     gap = max(1, round(GAP * height * scale))
     columns = min(batch, COLUMNS)
     rows = -(-batch // columns)
-    cell = (height * scale + 2 * gap, 3 * (width * scale + gap) + 3 * gap)
+    cell = (height * scale + 2 * gap, len(sides) * (width * scale + gap) + 3 * gap)
     sheet = Image.new("RGBA", (columns * cell[1] - 4 * gap, rows * cell[0] - 2 * gap), (0, 0, 0, 0))
     for sample in range(batch):
         row, column = divmod(sample, columns)
-        for place, pictures in enumerate(triples):
+        for place, pictures in enumerate(sides):
             x = column * cell[1] + place * (width * scale + gap)
             sheet.paste(_image(pictures[sample], channels, scale), (x, row * cell[0]))
     out = io.BytesIO()
@@ -79,7 +79,7 @@ def masked_patches_png(
         for patches in (shown, pasted)
     )
     seen = np.where(unpatch(covered, grid, channels) > 0.5, GREY, original)
-    return reconstruction_png(original, seen, result)
+    return panels_png(original, seen, result)
 
 
 def pasted(units: Units, plan: Plan, prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -100,6 +100,45 @@ def pasted(units: Units, plan: Plan, prediction: Tensor) -> tuple[Tensor, Tensor
     result = shown.masked_fill(hidden, 0.0).flatten(0, 1)
     result[slice(None) if plan.where is None else plan.where.cpu()] = prediction.float().cpu()
     return shown, result.view_as(shown), hidden
+
+
+def hidden(plan: Plan) -> Tensor | None:
+    """(B,N) bool on the CPU: sites that the encoder does not see; nothing where it sees all."""
+    if plan.keep is not None:
+        return torch.ones_like(plan.sites.sample, dtype=torch.bool).scatter(1, plan.keep, False).cpu()
+    return None if plan.replace is None else plan.replace.cpu()
+
+
+def shades(plan: Plan) -> Tensor | None:
+    """(B,N,1): what is laid over hidden sites, darker where they are not to be predicted; nan over what is seen."""
+    unseen = hidden(plan)
+    if unseen is None:
+        return None
+    shade = torch.full(unseen.shape, torch.nan).masked_fill(unseen, DARK)
+    asked = unseen if plan.mask is None else unseen & plan.mask.cpu()
+    return shade.masked_fill(asked, GREY)[..., None]
+
+
+def seen_png(units: Units, plan: Plan, layout: Callable[[Tensor], Tensor], colour: Callable[[Tensor], Tensor]) -> bytes:
+    """For each sample every crop, and beside it what the encoder sees of it if that is less or other.
+
+    Args:
+        units: values (crops*B,N,C) as the model is given them.
+        plan: what was decided about them.
+        layout: values (B,N,C) to pictures (B,H,W,C).
+        colour: pictures of values to pictures in [0,1].
+    """
+    values, shade = units.values.float().cpu(), shades(plan)
+    given = plan.inputs.values.float().cpu()
+    given = values if given.shape != values.shape else given
+    original, seen = colour(layout(values)), colour(layout(given))
+    if shade is not None and shade.shape[1] == values.shape[1]:
+        over = layout(shade.expand_as(values))
+        seen = torch.where(over.isnan(), seen, over)
+    panels = []
+    for whole, part in zip(original.chunk(units.crops), seen.chunk(units.crops), strict=True):
+        panels += [whole] if torch.equal(whole, part) else [whole, part]
+    return panels_png(*panels)
 
 
 def _image(picture: np.ndarray, channels: int, scale: int) -> Image.Image:

@@ -68,6 +68,10 @@ class Transform:
         """What the model made of a batch, for people: given, hidden and predicted. None = nothing to show."""
         return None
 
+    def show(self, units: Units, plan: Plan) -> Drawing | None:
+        """What an encoder sees of a batch before any training, beside the whole. None = nothing to show."""
+        return None
+
 
 @dataclass(frozen=True)
 class Drawing:

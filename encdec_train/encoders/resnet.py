@@ -41,6 +41,7 @@ class Stem(Enum):
 
 @dataclass(kw_only=True)
 class ResNetConfig:
+    init: str | None = None  # begin with these weights: a folder, a run or a name on the hub
     block: ResidualBlock = ResidualBlock.bottleneck
     layers: list[int] = field(default_factory=lambda: [3, 4, 6, 3])  # blocks of each stage
     channels: int = 64  # of the stem and the first stage's 3x3 convolutions; doubles with every stage

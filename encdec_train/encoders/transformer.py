@@ -23,6 +23,7 @@ from encdec_train.types import Attend, Layer, Mismatch, Spec, Tokens
 class TransformerConfig(BlockConfig):
     adaptive: bool = False  # norms and gates follow the noise level of a row (Peebles and Xie 2023)
     causal: bool = False  # a site reads only itself and those before it, whatever the plan says
+    init: str | None = None  # begin with these weights, the embedder too: a folder, a run or a name on the hub
     prefix: int = 0  # class and register tokens put before the sites
     input_norm: bool = False  # a norm of all that comes in, the prefix too (CLIP)
     init_std: float | None = None  # of linear weights; none: Xavier uniform, or by fan-in

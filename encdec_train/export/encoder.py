@@ -84,13 +84,18 @@ def load(folder: Path) -> Encoder:
     return model.eval()
 
 
-def _part(noun: str, described: dict[str, Any], **extra: Any) -> nn.Module:
+def configured(noun: str, described: dict[str, Any]) -> Any:
+    """The configuration of a part that `config.json` describes."""
     from omegaconf import OmegaConf
 
     values = dict(described["config"])
-    schema, part = Registry.all[noun].parts[values.pop("part")]
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
-    built: nn.Module = part(config, _spec(described["upstream"]), **extra)
+    schema, _ = Registry.all[noun].parts[values.pop("part")]
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
+
+
+def _part(noun: str, described: dict[str, Any], **extra: Any) -> nn.Module:
+    config = configured(noun, described)
+    built: nn.Module = Registry.all[noun].part(config)(config, _spec(described["upstream"]), **extra)
     return built
 
 

@@ -40,12 +40,24 @@ class OptimConfig:
             raise Mismatch(f"optim.weight_decay_end: from {self.weight_decay} to {self.weight_decay_end} is no decay")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """The place on the schedule as a line: at `step` it is `place`, and with each step it grows by `pace`."""
+
+    step: int = 0
+    place: float = 0.0
+    pace: float = 1.0
+
+    def at(self, step: int) -> float:
+        return self.place + (step - self.step) * self.pace
+
+
 def peak_rate(config: OptimConfig, batch: int) -> float:
     """The peak for a global batch: the linear rule of Goyal et al. 2017, applied here and nowhere else."""
     return config.lr * batch / config.lr_batch if config.lr_batch else config.lr
 
 
-def rate(config: OptimConfig, peak: float, step: int, total: int) -> float:
+def rate(config: OptimConfig, peak: float, step: float, total: int) -> float:
     """The learning rate of step 0 <= `step` < `total`; the first step of a warmup is not zero."""
     if step < config.warmup:
         return peak * (step + 1) / config.warmup
@@ -58,7 +70,7 @@ def rate(config: OptimConfig, peak: float, step: int, total: int) -> float:
     return config.lr_end + (peak - config.lr_end) * fall
 
 
-def decay(config: OptimConfig, step: int, total: int) -> float:
+def decay(config: OptimConfig, step: float, total: int) -> float:
     """The weight decay of step 0 <= `step` < `total`."""
     if config.weight_decay_end is None:
         return config.weight_decay

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -11,6 +11,7 @@ from encdec_train.report.table import number
 
 Points = Sequence[tuple[float, float]]
 
+COLOURS = 6  # of curves over each other: classes c0, c1, ...
 MOST = 1000  # points of one curve in the page
 WIDTH, HEIGHT = 420, 220
 NOISY = 40  # points from which on a curve is smoothed
@@ -90,6 +91,26 @@ def chart(title: str, points: Points, *, zero: bool = False, exact: bool = False
     return (
         f"<figure><figcaption><b>{escape(title)}</b> · {named}{note}</figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(said + note)}">'
+        + "".join(body)
+        + "</svg></figure>"
+    )
+
+
+def overlay(title: str, series: Mapping[str, Points]) -> str:
+    """A figure of one smoothed curve for each run, or nothing where none has two finite points."""
+    drawn = {i: thin(points) for i, points in enumerate(series.values())}
+    drawn = {i: smooth(points, len(points) // 20) for i, points in drawn.items() if len(points) >= 2}
+    if not drawn:
+        return ""
+    axes = _axes([point for points in drawn.values() for point in points], zero=False)
+    body = [_grid(axes)]
+    body += [f'<g class="c{i % COLOURS}">{_polyline("line", points, axes)}</g>' for i, points in drawn.items()]
+    ends = [f"{list(series)[i]} {number(points[-1][1])}" for i, points in drawn.items()]
+    note = " · log scale" if axes.log else ""
+    said = f"{title}: {', '.join(ends)}{note}"
+    return (
+        f"<figure><figcaption><b>{escape(title)}</b>{note}</figcaption>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(said)}">'
         + "".join(body)
         + "</svg></figure>"
     )

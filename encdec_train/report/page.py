@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from encdec_train.report.curves import chart
+from encdec_train.report.read import points, read_json, read_lines
 from encdec_train.report.style import CSS
 from encdec_train.report.table import duration, gain, number, score
 
@@ -34,31 +35,36 @@ def write_report(run: Path) -> Path:
     """
     if not (run / "config.yaml").is_file():
         raise ValueError(f"{run}: not a run directory (it has no config.yaml)")
-    summary = _read_json(run / "summary.json")
-    lines = _read_lines(run / "metrics.jsonl")
+    summary = read_json(run / "summary.json")
+    lines = read_lines(run / "metrics.jsonl")
     sections = [
         _head(summary, run, lines),
         _section("Probes", _probes(summary.get("probes") or {})),
+        _section("Verdict", _held(summary.get("verdict"))),
         _section("Curves", _curves(lines)),
         _section("What it sees and predicts", _samples(run / "samples")),
         _section("Parameters", _parameters(summary.get("parameters") or summary.get("params") or {})),
         _section("Against the paper", _contract(summary.get("contract") or {})),
         _section("Configuration", _configuration((run / "config.yaml").read_text(encoding="utf-8"))),
-        _section("Environment", _environment(_read_json(run / "environment.json"))),
+        _section("Environment", _environment(read_json(run / "environment.json"))),
         f"<footer>{escape(str(summary.get('run') or run))}</footer>",
     ]
-    title = escape(str(summary.get("recipe") or run.name))
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{CSS}</style></head>\n<body>\n<main>\n"
-        + "\n".join(section for section in sections if section)
-        + "\n</main>\n</body></html>\n"
-    )
+    page = document(str(summary.get("recipe") or run.name), sections)
     out, partial = run / "report.html", run / "report.html.partial"
     partial.write_text(page, encoding="utf-8")
     partial.replace(out)
     return out
+
+
+def document(title: str, sections: Iterable[str]) -> str:
+    """A whole page of the sections that are not empty."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{CSS}</style></head>\n<body>\n<main>\n"
+        + "\n".join(section for section in sections if section)
+        + "\n</main>\n</body></html>\n"
+    )
 
 
 def report_command(arguments: Sequence[str]) -> int:
@@ -67,27 +73,6 @@ def report_command(arguments: Sequence[str]) -> int:
         raise ValueError(f"usage: encdec-train report RUN; given: {' '.join(arguments) or 'nothing'}")
     print(write_report(Path(arguments[0])))
     return 0
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not readable as JSON, line {error.lineno}: {error.msg}") from error
-    return found if isinstance(found, dict) else {}
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`. A last line without its end is one that a killed run was writing."""
-    if not path.is_file():
-        return []
-    whole = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-    try:
-        return [json.loads(line) for line in whole if line.strip()]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: a line is not readable as JSON: {error.msg}") from error
 
 
 def _section(title: str, body: str) -> str:
@@ -99,7 +84,7 @@ def _head(summary: dict[str, Any], run: Path, lines: list[dict[str, Any]]) -> st
     state = str(summary.get("status") or ("not finished" if lines else "no metrics yet"))
     kind = {"finished": "good", "failed": "bad"}.get(state, "")
     scale = f'<p class="soft">scale={escape(str(summary["scale"]))}</p>' if summary.get("scale") else ""
-    verdict = f"<p>{escape(_verdict(summary['verdict']))}</p>" if summary.get("verdict") else ""
+    verdict = _verdict(summary["verdict"]) if summary.get("verdict") else ""
     facts = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in _facts(summary, lines)
     )
@@ -110,10 +95,32 @@ def _head(summary: dict[str, Any], run: Path, lines: list[dict[str, Any]]) -> st
     )
 
 
-def _verdict(verdict: Any) -> str:
-    if isinstance(verdict, dict):
-        return "; ".join(f"{key}: {value}" for key, value in verdict.items() if value is not None)
-    return str(verdict)
+def _verdict(verdict: dict[str, Any]) -> str:
+    """One sentence."""
+    kind = {"met": "good", "below": "bad"}.get(verdict["verdict"], "")
+    word = f'<span class="state {kind}">{escape(verdict["verdict"])}</span>'
+    return f"<p>Verdict {word} held against {escape(verdict['against'])}</p>"
+
+
+def _held(verdict: dict[str, Any] | None) -> str:
+    """Each number beside the one that is promised, what differs from the recipe, and what may explain a shortfall."""
+    if not verdict:
+        return ""
+    rows = [
+        f'<tr><th scope="row">{escape(found["metric"])}</th><td class="n">{score(found["value"])}</td>'
+        f'<td class="n">{score(found["promised"])}</td><td class="n">{score(found["tolerance"])}</td>'
+        f"<td>{escape(found['protocol'])}</td></tr>"
+        for found in verdict["numbers"]
+    ]
+    names = ("metric", "here", "promised", "tolerance", "protocol")
+    head = "".join(f'<th scope="col"{NUMERIC if name in names[1:4] else ""}>{name}</th>' for name in names)
+    lists = [("Differs from what it is held against", "why"), ("May explain a shortfall", "remarks")]
+    said = "".join(
+        f'<p class="soft">{title}</p><ul>{"".join(f"<li>{escape(line)}</li>" for line in verdict[key])}</ul>'
+        for title, key in lists
+        if verdict[key]
+    )
+    return f'<table class="probes"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>{said}'
 
 
 def _facts(summary: dict[str, Any], lines: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -155,29 +162,20 @@ def _curves(lines: list[dict[str, Any]]) -> str:
     """Loss, its terms if there are several, rate, gradient, throughput and waiting."""
     stages = [b["step"] for a, b in pairwise(lines) if a.get("stage") != b.get("stage")]
     terms: dict[str, None] = {name: None for line in lines for name in line.get("terms") or {}}
-    drawn = [chart("Loss", _points(lines, "loss"), stages=stages)]
+    drawn = [chart("Loss", points(lines, "loss"), stages=stages)]
     if len(terms) > 1:
-        drawn += [chart(name, _points(lines, "terms", name), stages=stages) for name in terms]
+        drawn += [chart(name, points(lines, "terms", name), stages=stages) for name in terms]
     drawn += [
-        chart("Learning rate", _points(lines, "lr"), zero=True, exact=True, stages=stages),
-        chart("Gradient norm", _points(lines, "gradient_norm"), zero=True, stages=stages),
-        chart("Samples per second", _points(lines, "samples_per_s"), zero=True, stages=stages),
-        chart("Waiting for data, share of the time", _points(lines, "data_wait"), zero=True, stages=stages),
+        chart("Learning rate", points(lines, "lr"), zero=True, exact=True, stages=stages),
+        chart("Gradient norm", points(lines, "gradient_norm"), zero=True, stages=stages),
+        chart("Samples per second", points(lines, "samples_per_s"), zero=True, stages=stages),
+        chart("Real tokens or patches per second", points(lines, "tokens_per_s"), zero=True, stages=stages),
+        chart("Use of the device's peak (MFU)", points(lines, "mfu"), zero=True, stages=stages),
+        chart("Memory, MiB", points(lines, "memory_mib"), zero=True, stages=stages),
+        chart("Waiting for data, share of the time", points(lines, "data_wait"), zero=True, stages=stages),
     ]
     figures = "".join(figure for figure in drawn if figure)
     return f'<div class="charts">{figures}</div>' if figures else ""
-
-
-def _points(lines: Iterable[dict[str, Any]], *keys: str) -> list[tuple[float, float]]:
-    """Step and the value under `keys`, where a line has it."""
-    out = []
-    for line in lines:
-        value: Any = line
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        if isinstance(value, int | float):
-            out.append((float(line["step"]), float(value)))
-    return out
 
 
 def _samples(folder: Path) -> str:
@@ -218,7 +216,9 @@ def _contract(contract: dict[str, Any]) -> str:
     """What the paper reports, and what was measured on the rung; nothing where neither is known."""
     tables = []
     for name, caption in (("paper", "Published"), ("rung", "Measured with this framework, scale=rung")):
-        known = {key: value for key, value in (contract.get(name) or {}).items() if value not in (None, [], "")}
+        known = {
+            key: value for key, value in (contract.get(name) or {}).items() if value not in (None, [], {}, "", False)
+        }
         if known:
             tables.append(f'<p class="soft">{caption}</p>{_table(known.items())}')
     return "".join(tables)

@@ -4,12 +4,14 @@ CSS = """
 :root {
   --paper: #fdfcfa; --ink: #1d1c1a; --soft: #6b6862; --rule: #dedad3; --wash: #f3f0ea;
   --blue: #2a63b8; --good: #1f7a4d; --bad: #b3382c;
+  --one: #2a63b8; --two: #c2571a; --three: #1f7a4d; --four: #8e3ea8; --five: #8a6d00; --six: #b3386d;
   color-scheme: light dark;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #161719; --ink: #e7e4de; --soft: #9d9991; --rule: #34353a; --wash: #1e2023;
     --blue: #7fb0f5; --good: #6cc79a; --bad: #f08b7f;
+    --one: #7fb0f5; --two: #f2a36b; --three: #6cc79a; --four: #cf9be0; --five: #d9bd5c; --six: #f090b8;
   }
 }
 * { box-sizing: border-box; }
@@ -54,6 +56,11 @@ svg .raw { fill: none; stroke: var(--blue); stroke-width: 1; opacity: .3; }
 svg .line {
   fill: none; stroke: var(--blue); stroke-width: 1.75; stroke-linejoin: round; stroke-linecap: round;
 }
+.c0 { --blue: var(--one); } .c1 { --blue: var(--two); } .c2 { --blue: var(--three); }
+.c3 { --blue: var(--four); } .c4 { --blue: var(--five); } .c5 { --blue: var(--six); }
+.legend { list-style: none; margin: 1rem 0 0; padding: 0; }
+.legend svg { display: inline-block; width: 1.6rem; margin-right: .5rem; vertical-align: middle; }
+.wide { overflow-x: auto; }
 svg .now { fill: var(--blue); }
 svg .stage { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 2 3; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }

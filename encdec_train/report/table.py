@@ -85,7 +85,7 @@ def _title(summary: dict[str, Any]) -> str:
 
 def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """The lines below the probes: a word and what it says."""
-    loss, speed = summary.get("loss") or {}, summary.get("throughput") or {}
+    loss, speed, verdict = (summary.get(key) or {} for key in ("loss", "throughput", "verdict"))
     done = [f"{number(summary[key])} {key}" for key in ("steps", "samples") if summary.get(key) is not None]
     if summary.get("seconds") is not None:
         done.append(duration(summary["seconds"]))
@@ -98,6 +98,7 @@ def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("loss", f"{number(loss.get('first'))} → {number(loss.get('last'))}" if loss else ""),
         ("training", ", ".join(done)),
         ("speed", ", ".join(rates)),
+        ("verdict", f"{verdict['verdict']} (held against {verdict['against']})" if verdict else ""),
         ("run", str(summary.get("run") or "")),
         ("larger", "; ".join(line for line in summary.get("scales") or [] if line.startswith("scale="))),
     ]

@@ -14,7 +14,7 @@ from encdec_train.build import Dry, Wiring, compute_terms, freeze, phases, total
 from encdec_train.config import StageConfig, TrainConfig, override
 from encdec_train.data.transform import Transform
 from encdec_train.optim.groups import decay_groups
-from encdec_train.optim.schedule import OptimConfig, decay, peak_rate, rate
+from encdec_train.optim.schedule import Course, OptimConfig, decay, peak_rate, rate
 from encdec_train.registry import optimizers as optimizer_registry
 from encdec_train.rng import Rng, key_of
 from encdec_train.step import Parts, Step
@@ -49,6 +49,7 @@ class PretrainModule(LightningModule):
         self.automatic_optimization = False  # one way, however many optimisers a method has
         self.config, self.parts, self.transform, self.stage = config, parts, transform, stage
         self.optim, self.steps = optim, steps
+        self.horizon, self.course = steps, Course()  # where the schedule ends, and the way there
         self.key = key_of(config.seed, "stage", index) >> 1  # of all randomness of this stage
         self.phases = phases(parts, stage.objectives or list(config.objective))
         self.derive = {view: wiring.paths[name] for view, name in config.derive.items()}
@@ -126,27 +127,39 @@ class PretrainModule(LightningModule):
         optimizers: Any = self.optimizers()
         optimizer = optimizers[index] if isinstance(optimizers, list) else optimizers
         optim = self.optims[phase]
-        now = rate(optim, self.peaks[phase], self.done, self.steps)
+        now = rate(optim, self.peaks[phase], self.place, self.horizon)
         if index == 0:
             self.last_rate = now
         for group in optimizer.param_groups:
             group["lr"] = now * group.get("scale", 1.0)
             if optim.weight_decay_end is not None and group["weight_decay"] > 0:
-                group["weight_decay"] = decay(optim, self.done, self.steps)
+                group["weight_decay"] = decay(optim, self.place, self.horizon)
         optimizer.zero_grad()
         self.manual_backward(loss)
-        if self.config.trainer.clip is not None:
-            parameters = [p for p in self.owned[phase].values() if p.grad is not None]
-            norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.trainer.clip).detach()
-            self.last_norm = norm if index == 0 else self.last_norm
+        norm = self._norm([p for p in self.owned[phase].values() if p.grad is not None])
+        self.last_norm = norm if index == 0 else self.last_norm
         optimizer.step()
+
+    def _norm(self, parameters: list[nn.Parameter]) -> Tensor | None:
+        """Of the whole gradient before it is clipped, where it is to be clipped or a line of metrics is due."""
+        if self.config.trainer.clip is not None:
+            return torch.nn.utils.clip_grad_norm_(parameters, self.config.trainer.clip).detach()
+        done, every = self.done + 1, self.config.trainer.log_every
+        if done == 1 or done == self.steps or done % every == 0:
+            return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        return None
+
+    @property
+    def place(self) -> float:
+        """On the schedule, in steps; further than the steps that were taken where time is short."""
+        return min(self.course.at(self.done), float(self.horizon))
 
     def _follow(self) -> None:
         """Teachers move after the student did."""
         for name, teacher in self.config.teacher.items():
             momentum = teacher.momentum
             if teacher.momentum_end is not None:
-                share = 0.5 * (1 - math.cos(math.pi * self.done / self.steps))
+                share = 0.5 * (1 - math.cos(math.pi * self.place / self.horizon))
                 momentum += (teacher.momentum_end - teacher.momentum) * share
             if momentum < 1:
                 self.parts.update_teacher(name, momentum)

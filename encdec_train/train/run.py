@@ -6,7 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,25 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from encdec_train.build import Dry, Wiring, check, count_parameters, dry_run, make_parts, make_transform
-from encdec_train.config import Logger, StageConfig, TrainConfig, override
+from encdec_train.config import StageConfig, TrainConfig, override
 from encdec_train.data.loader import StepDataset, StepSampler, make_loader
 from encdec_train.data.open import open_rows
 from encdec_train.data.transform import Transform
 from encdec_train.export import encoder as encoder_export
+from encdec_train.export import initial
 from encdec_train.kernels import backend
+from encdec_train.optim.schedule import Course
 from encdec_train.registry import probes as probe_registry
 from encdec_train.rng import Rng, key_of
 from encdec_train.step import Parts, Step
 from encdec_train.train import checkpoint, rundir
+from encdec_train.train.callbacks.budget import Budget, shares
 from encdec_train.train.callbacks.metrics import Metrics, read_metrics
+from encdec_train.train.callbacks.numbers import Numbers
 from encdec_train.train.callbacks.progress import Progress
 from encdec_train.train.callbacks.saver import Saver
+from encdec_train.train.callbacks.sinks import Sink, check_loggers, open_sinks
 from encdec_train.train.callbacks.stopper import Stopper
-from encdec_train.train.callbacks.wandb import WandbSink
 from encdec_train.train.frozen import Frozen, to_device
 from encdec_train.train.module import PretrainModule
 from encdec_train.train.samples import write_samples
@@ -37,6 +41,8 @@ from encdec_train.types import Mismatch
 
 log = logging.getLogger("encdec_train")
 Rows = Sequence[dict[str, Any]]
+# of which the summary has the median over the lines
+THROUGHPUT = ("samples_per_s", "tokens_per_s", "data_wait", "pad_fraction", "mfu")
 
 
 @dataclass(kw_only=True)
@@ -52,7 +58,7 @@ class Run:
     parts: Parts
     device: torch.device
     items: Sequence[Any] = ()
-    sinks: tuple[WandbSink, ...] = ()  # take each line of metrics
+    sinks: tuple[Sink, ...] = ()  # take each line of metrics
 
 
 def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
@@ -73,6 +79,8 @@ def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
     transform = make_transform(config)
     wiring = check(config, transform.specs())
     dry = dry_run(config, wiring)
+    starts = initial.read(config, wiring, transform)
+    check_loggers(config)
     rows = open_rows(config.data)
     folder = rundir.create(config)
     try:
@@ -82,6 +90,7 @@ def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
             rundir.write_json(folder / "environment.json", rundir.environment())
             (folder / "config.yaml").write_text(rundir.dump(config), encoding="utf-8")
             run = _assemble(config, transform, wiring, dry, rows, folder)
+            initial.load(starts, run.parts)
             rundir.write_json(folder / "scales.json", list(scales))
             rundir.write_json(folder / "untrained.json", evaluate(run))
             return _stages(run, None)
@@ -120,6 +129,7 @@ def probe(folder: Path, config: TrainConfig | None = None) -> dict[str, Any]:
     config = config or rundir.load(rundir.require_run(folder) / "config.yaml")
     found, _ = checkpoint.newest(folder / "checkpoints")
     run = reopen(config, folder)
+    initial.load(initial.read(config, run.wiring, run.transform), run.parts)
     untrained = evaluate(run)
     checkpoint.load_parts(found, run.parts)
     return _beside(config, evaluate(run), untrained)
@@ -168,15 +178,18 @@ def _stages(run: Run, restore: Path | None) -> dict[str, Any]:
         steps[name] = min(stage.steps, config.trainer.max_steps or stage.steps)
     start_state: dict[str, Any] = {"stage_index": 0, "step": 0, "seconds": 0.0}
     at = checkpoint.read_state(restore) if restore else start_state
+    times = shares(config.budget, list(steps.values()))
+    steps.update(at.get("taken", {}))  # of stages that a budget ended early
     started = time.perf_counter() - at["seconds"]
     offset = 0
-    if config.logger is Logger.wandb:
-        run.sinks = (WandbSink(run.folder, config, rundir.to_plain(config)),)
+    before = sum(list(steps.values())[: at["stage_index"]]) + at["step"]
+    run.sinks = open_sinks(config, run.folder, rundir.to_plain(config), before)
     for index, (name, stage) in enumerate(config.stage.items()):
         start = at["step"] if index == at["stage_index"] else 0
         if index >= at["stage_index"] and start < steps[name]:
             resumed = restore if index == at["stage_index"] else None
-            _train_stage(run, name, stage, index, start, steps[name], offset, started, resumed)
+            time_span = times[index] if times else None
+            steps[name] = _train_stage(run, name, stage, index, start, steps, offset, started, resumed, time_span)
         offset += steps[name]
     for sink in run.sinks:
         sink.close()
@@ -189,12 +202,14 @@ def _train_stage(
     stage: StageConfig,
     index: int,
     start: int,
-    stop: int,
+    steps: dict[str, int],
     offset: int,
     started: float,
     restore: Path | None,
-) -> None:
-    config = run.config
+    span: tuple[float, float] | None,
+) -> int:
+    """Train one stage and give its steps, which are fewer than planned where the time in `span` is short."""
+    config, stop = run.config, steps[name]
     if start == 0:
         _begin(run, name, stage, index)
     optim = override(config.optim, stage.overrides, f"stage.{name}.overrides")
@@ -204,6 +219,7 @@ def _train_stage(
     module.done = start
     dataset = StepDataset(run.items, run.transform, module.key, clean=False, label=None)
     sampler = StepSampler(len(run.items), config.loader.batch, module.key, start=start, stop=stop)
+    numbers = Numbers(run.transform.specs(), run.dry.flops // run.dry.rows, config.trainer.precision)
     metrics = Metrics(
         run.folder / "metrics.jsonl",
         name,
@@ -211,12 +227,16 @@ def _train_stage(
         every=config.trainer.log_every,
         samples=config.loader.batch,
         sinks=run.sinks,
+        numbers=numbers,
     )
     metrics.cut(offset + start)
 
     def state(step: int) -> dict[str, Any]:
         seconds = time.perf_counter() - started
-        return {"stage": name, "stage_index": index, "step": step, "seconds": seconds}
+        found = {"stage": name, "stage_index": index, "step": step, "seconds": seconds}
+        if span is not None:
+            found.update(course=asdict(module.course), taken={**steps, name: module.steps})
+        return found
 
     saver = Saver(
         run.folder / "checkpoints",
@@ -225,7 +245,11 @@ def _train_stage(
         state=state,
         restore=restore,
     )
-    callbacks = [metrics, saver, Stopper(saver, run.folder), Progress(stop, config.loader.batch)]
+    budget = []
+    if span is not None:
+        module.course = Course(**checkpoint.read_state(restore)["course"]) if restore else Course()
+        budget = [Budget(saver, begin=span[0], end=span[1], elapsed=lambda: time.perf_counter() - started)]
+    callbacks = [*budget, numbers, metrics, saver, Stopper(saver, run.folder), Progress(stop, config.loader.batch)]
     trainer = make_trainer(config, run.folder, callbacks)
     try:
         trainer.fit(module, make_loader(dataset, sampler, workers=config.loader.workers))
@@ -233,6 +257,7 @@ def _train_stage(
         if isinstance(ended.__context__, KeyboardInterrupt):  # before the first step; Lightning makes it exit code 1
             raise KeyboardInterrupt from None
         raise
+    return module.steps
 
 
 def _begin(run: Run, name: str, stage: StageConfig, index: int) -> None:
@@ -350,8 +375,6 @@ def _finish(run: Run, seconds: float, steps: int) -> dict[str, Any]:
 
     config, folder = run.config, run.folder
     lines = read_metrics(folder / "metrics.jsonl")
-    speeds = sorted(line["samples_per_s"] for line in lines[1:] or lines)
-    waits = sorted(line["data_wait"] for line in lines[1:] or lines)
     plain = rundir.to_plain(config)
     encoder_export.save(folder / "encoder", config, run.wiring, run.parts, run.transform, plain)
     write_samples(run.config, run.wiring, run.parts, run.transform, run.rows["test"], folder / "samples", run.device)
@@ -363,14 +386,15 @@ def _finish(run: Run, seconds: float, steps: int) -> dict[str, Any]:
         "seed": config.seed,
         "steps": steps,
         "samples": steps * config.loader.batch,
+        "rows": {split: len(rows) for split, rows in run.rows.items()},
         "seconds": round(seconds, 1),
         "loss": {"first": lines[0]["loss"], "last": lines[-1]["loss"], "terms": lines[-1]["terms"]},
         "trivial": trivial_losses(run),
         "parameters": count_parameters(run.parts),
         "probes": _beside(config, evaluate(run), rundir.read_json(folder / "untrained.json")),
         "throughput": {
-            "samples_per_s": speeds[len(speeds) // 2],
-            "data_wait": waits[len(waits) // 2],
+            **{name: _median(lines, name) for name in THROUGHPUT},
+            "memory_mib": lines[-1].get("memory_mib"),
             "flops_per_sample": run.dry.flops // run.dry.rows,
         },
         "contract": {"paper": plain["paper"], "rung": plain["rung"]},
@@ -380,6 +404,12 @@ def _finish(run: Run, seconds: float, steps: int) -> dict[str, Any]:
     rundir.write_json(folder / "summary.json", summary)
     write_report(folder)
     return summary
+
+
+def _median(lines: list[dict[str, Any]], name: str) -> float | None:
+    """Over the lines but the first, which warms up; none where it is not known."""
+    values = sorted(line[name] for line in lines[1:] or lines if line.get(name) is not None)
+    return values[len(values) // 2] if values else None
 
 
 class _logging_to:

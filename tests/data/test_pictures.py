@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from encdec_train.data.pictures import masked_patches_png, reconstruction_png, unpatch
+from encdec_train.data.pictures import masked_patches_png, panels_png, unpatch
 
 
 def opened(content):
@@ -43,7 +43,7 @@ def test_unpatch_refuses_what_is_no_grid():
 
 def test_three_pictures_stand_beside_each_other():
     white, grey, black = np.ones((1, 96, 96, 3)), np.full((1, 96, 96, 3), 0.5), np.zeros((1, 96, 96, 3))
-    sheet = np.asarray(opened(reconstruction_png(white, grey, black)))
+    sheet = np.asarray(opened(panels_png(white, grey, black)))
     assert sheet.shape == (96, 3 * 96 + 2 * 6, 4)
     assert (sheet[:, :96, :3] == 255).all() and (sheet[:, 102:198, :3] == 128).all() and (sheet[:, 204:, :3] == 0).all()
     assert (sheet[:, 96:102, 3] == 0).all()  # the gaps are clear, for light and dark pages
@@ -51,7 +51,7 @@ def test_three_pictures_stand_beside_each_other():
 
 def test_small_pictures_are_enlarged_by_whole_pixels():
     picture = np.random.default_rng(0).random((3, 8, 8, 1))
-    sheet = np.asarray(opened(reconstruction_png(picture, picture, picture)))
+    sheet = np.asarray(opened(panels_png(picture, picture, picture)))
     first = sheet[:96, :96, 0].reshape(8, 12, 8, 12)
     assert (first == first[:, :1, :, :1]).all()
     assert (first[:, 0, :, 0] == (picture[0, ..., 0] * 255).round()).all()

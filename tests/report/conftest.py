@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from encdec_train.data.pictures import reconstruction_png
+from encdec_train.data.pictures import panels_png
 
 
 def invent(folder, lines=400):
@@ -69,7 +69,7 @@ def invent(folder, lines=400):
     pictures = np.stack([np.concatenate([grid, np.full((32, 32, 1), i / 8)], -1) for i in range(8)])
     masked = np.where(rng.random((8, 8, 8, 1)).repeat(4, 1).repeat(4, 2) < 0.75, 0.5, pictures)
     noisy = pictures + 0.05 * rng.normal(size=pictures.shape)
-    (folder / "samples" / "main.png").write_bytes(reconstruction_png(pictures, masked, noisy))
+    (folder / "samples" / "main.png").write_bytes(panels_png(pictures, masked, noisy))
     (folder / "samples" / "text.txt").write_text("the [MASK] sat on the <mat>\n")
     (folder / "samples" / "pairs.json").write_text(
         json.dumps([{"original": "a cat", "masked": "a _", "predicted": "a dog"}])

@@ -15,10 +15,13 @@ import torch
 from encdec_train.data.columns import content_column
 from encdec_train.data.config import AudioDataConfig, DataConfig
 from encdec_train.data.example import Example, Row, crop_key
-from encdec_train.data.transform import Transform
+from encdec_train.data.transform import Drawing, Transform
+from encdec_train.nn.mel import log_mel
 from encdec_train.registry import transforms
 from encdec_train.rng import Rng
-from encdec_train.types import Mismatch, Spec
+from encdec_train.types import Mismatch, Plan, Spec, Units
+
+BINS = 64  # of the spectrograms that people see
 
 
 @dataclass(kw_only=True)
@@ -68,6 +71,20 @@ class WaveformTransform(Transform):
         values[: len(sound), 0] = torch.from_numpy(sound)
         valid = None if spare >= 0 else torch.arange(self.length) < len(sound)
         return {"audio": Example(values=values, sample=crop_key(sample, 0), valid=valid)}
+
+    def show(self, units: Units, plan: Plan) -> Drawing | None:
+        """Spectrograms, the loudest white, and what is left of them where frames are hidden."""
+        from encdec_train.data.pictures import panels_png, shades
+
+        found = log_mel(units.values[..., 0].float().cpu(), self.data.rate, BINS)  # (B,frames,bins)
+        whole = (found - found.amin()) / (found.amax() - found.amin()).clamp_min(1e-6)
+        whole = whole.transpose(1, 2).flip(1)[..., None]  # (B,bins,frames,1)
+        shade = shades(plan)
+        if shade is None:
+            return Drawing("png", panels_png(whole))
+        place = torch.arange(found.shape[1]) * shade.shape[1] // found.shape[1]  # the site under each frame
+        over = shade[:, place].transpose(1, 2)[..., None]  # (B,1,frames,1)
+        return Drawing("png", panels_png(whole, torch.where(over.isnan(), whole, over)))
 
     def preprocess(self) -> dict[str, Any]:
         return {

@@ -82,6 +82,26 @@ class Graph(Transform):
                 lines.append(_describe(units, plan.mask, graph, node, predicted))
         return Drawing(suffix="txt", content="\n".join(lines).encode() + b"\n")
 
+    def show(self, units: Units, plan: Plan) -> Drawing | None:
+        """A few graphs in lines: their size, the nodes whose features are hidden, and who is next to whom."""
+        from encdec_train.data.pictures import hidden
+
+        assert units.sites.edges is not None
+        edges, real, n = units.sites.edges.cpu(), units.sites.real().cpu(), units.sites.n
+        unseen = hidden(plan)
+        lines = []
+        for graph in range(min(SHOWN, units.sites.rows)):
+            source, target = edges[:, edges[0] // n == graph] % n
+            away = [] if unseen is None else (unseen[graph] & real[graph]).nonzero().flatten().tolist()
+            pairs = " ".join(f"{a}-{b}" for a, b in zip(source.tolist(), target.tolist(), strict=True) if a < b)
+            lines += [
+                f"graph {graph}: {int(real[graph].sum())} nodes",
+                f"hidden    {' '.join(map(str, away)) or 'none'}",
+                f"edges     {pairs}",
+                "",
+            ]
+        return Drawing(suffix="txt", content="\n".join(lines).encode())
+
     def preprocess(self) -> dict[str, Any]:
         return {"view": "graph", "features": self.width, "undirected": self.config.undirected}
 

@@ -15,7 +15,7 @@ from encdec_train.data.augment import AugmentConfig, augment
 from encdec_train.data.config import DataConfig, ImageDataConfig
 from encdec_train.data.example import Example, Row, crop_key, crop_keys
 from encdec_train.data.transform import Drawing, Transform
-from encdec_train.nn.lattice import cut
+from encdec_train.nn.lattice import cut, join
 from encdec_train.registry import transforms
 from encdec_train.rng import Rng
 from encdec_train.types import Batch, Mismatch, Plan, Sites, Spec, Units
@@ -144,6 +144,16 @@ class ImageTransform(Transform):
             shown, result, hidden[..., 0], (self.side, self.side), list(self.data.mean), list(self.data.std)
         )
         return Drawing("png", content)
+
+    def show(self, units: Units, plan: Plan) -> Drawing | None:
+        """Every crop of a picture, and what is left of it."""
+        if units.sites.grid is None:
+            return None
+        from encdec_train.data.pictures import seen_png
+
+        grid, patch = units.sites.grid, (self.patch, self.patch)
+        mean, std = torch.tensor(self.data.mean), torch.tensor(self.data.std)
+        return Drawing("png", seen_png(units, plan, lambda x: join(x, grid, patch), lambda x: x * std + mean))
 
 
 def picture(pixels: np.ndarray, sample: int) -> Example:

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from encdec_train.data.config import DataConfig, PointsDataConfig
 from encdec_train.data.example import Example, Row
-from encdec_train.data.transform import Transform
+from encdec_train.data.transform import Drawing, Transform
 from encdec_train.nn.points import farthest_points, neighbours
 from encdec_train.registry import transforms
 from encdec_train.rng import Rng
-from encdec_train.types import Batch, Mismatch, Sites, Spec, Units, gather_rows
+from encdec_train.types import Batch, Mismatch, Plan, Sites, Spec, Units, gather_rows
 
 DIMS = 3
 
@@ -105,6 +105,17 @@ class PointsTransform(Transform):
             members=members,
         )
         return Units(values=around.flatten(2), sites=sites)
+
+    def show(self, units: Units, plan: Plan) -> Drawing | None:
+        """Clouds, and what is left of them."""
+        from encdec_train.data.pictures import hidden, panels_png
+        from encdec_train.data.plots import points
+
+        assert units.sites.coords is not None
+        groups = units.values.unflatten(2, (-1, DIMS)) + units.sites.coords[:, :, None]
+        clouds, unseen = groups.float().cpu().numpy(), hidden(plan)
+        whole = points(clouds, np.ones(clouds.shape[:2], bool))
+        return Drawing("png", panels_png(whole, *([] if unseen is None else [points(clouds, ~unseen.numpy())])))
 
     def preprocess(self) -> dict[str, Any]:
         config = self.config

@@ -18,10 +18,10 @@ from torch import Tensor
 from encdec_train.data.columns import column_kind
 from encdec_train.data.config import DataConfig, SeriesDataConfig
 from encdec_train.data.example import Example, Row, crop_key
-from encdec_train.data.transform import Transform
+from encdec_train.data.transform import Drawing, Transform
 from encdec_train.registry import transforms
 from encdec_train.rng import Rng
-from encdec_train.types import Mismatch, Spec
+from encdec_train.types import Mismatch, Plan, Spec, Units
 
 
 @dataclass(kw_only=True)
@@ -94,6 +94,21 @@ class SeriesTransform(Transform):
         if spare and not clean:
             start = int(rng.integers("series.window", spare + 1, sample))
         return values[start : start + self.data.length]
+
+    def show(self, units: Units, plan: Plan) -> Drawing | None:
+        """A line for each channel, and what is left of it."""
+        from encdec_train.data.pictures import hidden, panels_png
+        from encdec_train.data.plots import lines
+
+        def channels(values: Tensor) -> np.ndarray:
+            """(B,N,patch) -> (B,channels,length)."""
+            return values.unflatten(1, (self.data.channels, self.patches)).flatten(2).numpy()
+
+        values, unseen = channels(units.values.float().cpu()), hidden(plan)
+        if unseen is None:
+            return Drawing("png", panels_png(lines(values, None)))
+        covered = channels(unseen[..., None].expand(-1, -1, self.patch))
+        return Drawing("png", panels_png(lines(values, None), lines(values, covered)))
 
     def preprocess(self) -> dict[str, Any]:
         data = self.data

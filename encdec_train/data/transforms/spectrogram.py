@@ -91,18 +91,25 @@ class SpectrogramTransform(WaveformTransform):
             "std": config.std,
         }
 
+    def picture(self, values: Tensor) -> Tensor:
+        """(B,N,C) -> (B,bins,frames,1), high is up."""
+        return join(values, self.grid, self.config.patch).transpose(1, 2).flip(1)
+
+    def show(self, units: Units, plan: Plan) -> Drawing | None:
+        """Spectrograms and what is left of them; the loudest is white."""
+        from encdec_train.data.pictures import seen_png
+
+        low, high = units.values.amin().cpu(), units.values.amax().cpu()
+        return Drawing("png", seen_png(units, plan, self.picture, lambda x: (x - low) / (high - low).clamp_min(1e-6)))
+
     def draw(self, units: Units, plan: Plan, prediction: Tensor) -> Drawing | None:
         """Spectrograms, what was left of them, and the predicted patches; the loudest is white, high is up."""
         if plan.mask is None or units.sites.grid is None or prediction.shape[-1:] != units.values.shape[-1:]:
             return None
-        from encdec_train.data.pictures import GREY, pasted, reconstruction_png
-
-        def picture(values: Tensor) -> Tensor:
-            """(B,N,C) -> (B,bins,frames,1)."""
-            return join(values, self.grid, self.config.patch).transpose(1, 2).flip(1)
+        from encdec_train.data.pictures import GREY, panels_png, pasted
 
         shown, result, hidden = pasted(units, plan, prediction)
         low, high = shown.amin(), shown.amax()
-        original, predicted = (picture((x - low) / (high - low).clamp_min(1e-6)) for x in (shown, result))
-        seen = original.masked_fill(picture(hidden.expand_as(shown)), GREY)
-        return Drawing("png", reconstruction_png(original, seen, predicted))
+        original, predicted = (self.picture((x - low) / (high - low).clamp_min(1e-6)) for x in (shown, result))
+        seen = original.masked_fill(self.picture(hidden.expand_as(shown)), GREY)
+        return Drawing("png", panels_png(original, seen, predicted))

@@ -333,6 +333,10 @@ class Text(Transform):
         text = written(self.tokenizer, units, plan, prediction)
         return Drawing("txt", text.encode())
 
+    def show(self, units: Units, plan: Plan) -> Drawing | None:
+        """What is given, and what is to be predicted."""
+        return Drawing("txt", written(self.tokenizer, units, plan).encode())
+
     def preprocess(self) -> dict[str, Any]:
         config = self.config
         return {

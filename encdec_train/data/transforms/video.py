@@ -84,22 +84,29 @@ class VideoTransform(Transform):
             "std": list(data.std),
         }
 
+    def strip(self, values: Tensor) -> Tensor:
+        """(B,N,C) -> (B,H,frames*W,C): the first frame of every tubelet, side by side."""
+        frames = join(values, self.grid, self.patch)[:, :: self.patch[0]]
+        return frames.permute(0, 2, 1, 3, 4).flatten(2, 3)
+
+    def show(self, units: Units, plan: Plan) -> Drawing | None:
+        """Strips of frames, and what is left of them."""
+        from encdec_train.data.pictures import seen_png
+
+        mean, std = torch.tensor(self.data.mean), torch.tensor(self.data.std)
+        return Drawing("png", seen_png(units, plan, self.strip, lambda x: x * std + mean))
+
     def draw(self, units: Units, plan: Plan, prediction: Tensor) -> Drawing | None:
         """The first frame of every tubelet, side by side: clips, what was left of them, and what was predicted."""
         if plan.mask is None or units.sites.grid is None or prediction.shape[-1:] != units.values.shape[-1:]:
             return None
-        from encdec_train.data.pictures import GREY, pasted, reconstruction_png
-
-        def strip(values: Tensor) -> np.ndarray:
-            """(B,N,C) -> (B,H,frames*W,C)."""
-            frames = join(values, self.grid, self.patch)[:, :: self.patch[0]]
-            return frames.permute(0, 2, 1, 3, 4).flatten(2, 3).numpy()
+        from encdec_train.data.pictures import GREY, panels_png, pasted
 
         shown, result, hidden = pasted(units, plan, prediction)
         mean, std = (np.asarray(moment, np.float32) for moment in (self.data.mean, self.data.std))
-        original = strip(shown) * std + mean
-        seen = np.where(strip(hidden.expand_as(shown)), GREY, original)
-        return Drawing("png", reconstruction_png(original, seen, strip(result) * std + mean))
+        original = self.strip(shown).numpy() * std + mean
+        seen = np.where(self.strip(hidden.expand_as(shown)).numpy(), GREY, original)
+        return Drawing("png", panels_png(original, seen, self.strip(result).numpy() * std + mean))
 
 
 def fit(clip: np.ndarray, size: int, channels: int) -> np.ndarray:

@@ -117,6 +117,27 @@ def config_to_hf(
     Raises:
         Mismatch: a part is not what its wav2vec 2.0 can say.
     """
+    return {
+        **arguments(embedder, encoder),
+        "feat_quantizer_dropout": target.dropout,
+        "mask_time_prob": corruption.start * corruption.length,
+        "mask_time_length": corruption.length,
+        "num_codevector_groups": target.groups,
+        "num_codevectors_per_group": target.entries,
+        "codevector_dim": target.code_width,
+        "proj_codevector_dim": target.width,
+        "num_negatives": target.negatives,
+        "contrastive_logits_temperature": loss.temperature,
+        "diversity_loss_weight": target.diversity_weight,
+    }
+
+
+def arguments(embedder: WaveformEmbedderConfig, encoder: TransformerConfig) -> dict[str, Any]:
+    """What `Wav2Vec2Config` says of the encoder alone.
+
+    Raises:
+        Mismatch: a part is not what its wav2vec 2.0 can say.
+    """
     _check(embedder, encoder)
     return {
         "hidden_size": encoder.width,
@@ -130,22 +151,12 @@ def config_to_hf(
         "layer_norm_eps": encoder.eps,
         "feat_extract_norm": "group",
         "feat_proj_dropout": embedder.dropout,
-        "feat_quantizer_dropout": target.dropout,
         "conv_dim": list(embedder.channels),
         "conv_kernel": list(embedder.kernels),
         "conv_stride": list(embedder.strides),
         "conv_bias": False,
         "num_conv_pos_embeddings": embedder.position_kernel,
         "num_conv_pos_embedding_groups": embedder.position_groups,
-        "mask_time_prob": corruption.start * corruption.length,
-        "mask_time_length": corruption.length,
-        "num_codevector_groups": target.groups,
-        "num_codevectors_per_group": target.entries,
-        "codevector_dim": target.code_width,
-        "proj_codevector_dim": target.width,
-        "num_negatives": target.negatives,
-        "contrastive_logits_temperature": loss.temperature,
-        "diversity_loss_weight": target.diversity_weight,
     }
 
 

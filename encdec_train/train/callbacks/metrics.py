@@ -11,6 +11,8 @@ from typing import IO, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from encdec_train.train.callbacks.numbers import Numbers
+
 Sink = Callable[[dict[str, Any]], None]
 
 
@@ -23,13 +25,22 @@ class Metrics(Callback):
         offset: steps of the stages before this one.
         sinks: others that take each line.
         samples: rows of one global step.
+        numbers: counts of sites, if they are to be in the lines.
     """
 
     def __init__(
-        self, path: Path, stage: str, *, offset: int, every: int, samples: int, sinks: Sequence[Sink] = ()
+        self,
+        path: Path,
+        stage: str,
+        *,
+        offset: int,
+        every: int,
+        samples: int,
+        sinks: Sequence[Sink] = (),
+        numbers: Numbers | None = None,
     ) -> None:
         self.path, self.stage, self.offset = path, stage, offset
-        self.every, self.samples, self.sinks = every, samples, sinks
+        self.every, self.samples, self.sinks, self.numbers = every, samples, sinks, numbers
         self.file: IO[str] | None = None
         self.waited = self.idle_since = self.line_at = 0.0
         self.first_loss: float | None = None
@@ -63,15 +74,18 @@ class Metrics(Callback):
         if not math.isfinite(loss):
             raise ValueError(f"step {self.offset + module.done}: the loss is {loss}; nothing more was saved")
         now = time.perf_counter()
-        line = {
+        speed = self.count * self.samples / (now - self.line_at)
+        line: dict[str, Any] = {
             "step": self.offset + module.done,
             "stage": self.stage,
             "loss": loss,
             "terms": {name: term.mean.item() for name, term in module.last_terms.items()},
             "lr": module.last_rate,
-            "samples_per_s": round(self.count * self.samples / (now - self.line_at), 2),
+            "samples_per_s": round(speed, 2),
             "data_wait": round(self.waited / (now - self.line_at), 4),
         }
+        if self.numbers is not None:
+            line.update(self.numbers.line(now - self.line_at, speed))
         if module.last_norm is not None:
             line["gradient_norm"] = module.last_norm.item()
         assert self.file is not None
