@@ -94,7 +94,7 @@ def attention(
         attend: who reads whom; across sequences only its `seen`.
         own: queries and keys are the same sites.
         dropout: of the weights.
-        prefix: leading tokens of the queries and of the keys; they read and are read by all.
+        prefix: leading tokens of the queries and of the keys; they read all that is real and are read by all.
         bias: by relative place, for places below L in both. With a prefix it covers the prefix too, by index.
         scale: None = 1 / sqrt(d).
 
@@ -113,7 +113,8 @@ def attention(
     if mask is None and bias is None:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
     if mask is not None:
-        mask = F.pad(mask, (prefix[1], 0, prefix[0], 0), value=True)[:, None]  # (B,1,Nq,Nk)
+        everything = key.real()[:, None].expand(-1, prefix[0], -1)  # (B,prefix,Nk): padding is nothing
+        mask = F.pad(torch.cat([everything, mask], 1), (prefix[1], 0), value=True)[:, None]  # (B,1,Nq,Nk)
         mask = mask | ~mask.any(-1, keepdim=True)  # a row with nothing to read would be NaN
     if bias is not None:
         dense = _bias_at(bias, query, key, prefix)

@@ -25,3 +25,12 @@ def test_seen_narrows_self_attention_and_reading_a_memory(own: bool) -> None:
         found = attention(q, k, v, query=sites, key=sites, attend=Attend(seen=seen), own=own)
         scores = (q @ k.mT / 2).masked_fill(~after[:, None], -torch.inf)
         torch.testing.assert_close(found[:, :, :6], (scores.softmax(-1) @ v)[:, :, :6], atol=1e-5, rtol=1e-5)
+
+
+def test_prefix_tokens_do_not_read_padding() -> None:
+    """A class token is that of its row, whatever longer rows stand beside it."""
+    long, short = padded(documents([9, 4])), padded(documents([9, 4])[1:])
+    q, k, v = torch.randn(3, 2, 2, 1 + 9, 8).unbind()
+    whole = attention(q, k, v, query=long.sites, key=long.sites, prefix=(1, 1))
+    alone = attention(*(x[1:, :, : 1 + 4] for x in (q, k, v)), query=short.sites, key=short.sites, prefix=(1, 1))
+    torch.testing.assert_close(whole[1:, :, : 1 + 4], alone)
