@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encdec_train.nn.batch_norm import BatchNorm2d
 from encdec_train.nn.lattice import coarse_sites, plane, pyramid, rows
 from encdec_train.registry import encoders
 from encdec_train.types import Attend, Mismatch, Spec, Tokens
@@ -159,5 +160,5 @@ def conv(before: int, after: int, kernel: int, stride: int) -> nn.Conv2d:
     return nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False)
 
 
-def norm(config: ResNetConfig, width: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(width, eps=config.eps, momentum=config.momentum)
+def norm(config: ResNetConfig, width: int) -> BatchNorm2d:
+    return BatchNorm2d(width, eps=config.eps, momentum=config.momentum)

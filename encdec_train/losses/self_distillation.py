@@ -41,6 +41,8 @@ class SelfDistillationConfig:
 class SelfDistillation(nn.Module):
     """The student's scores (B,K) on the left, the teacher's, which get no gradient, on the right."""
 
+    batchwise = True
+
     centre: Tensor  # (K,) moving mean of the teacher's scores
     done: Tensor  # () int64 training steps
 

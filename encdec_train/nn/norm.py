@@ -6,6 +6,8 @@ from enum import Enum
 
 from torch import Tensor, nn
 
+from encdec_train.nn.batch_norm import BatchNorm1d
+
 
 class Norm(Enum):
     """Which normalisation."""
@@ -27,7 +29,7 @@ def make_norm(kind: Norm, width: int, eps: float, *, bias: bool = True) -> nn.Mo
     return nn.LayerNorm(width, eps, bias=bias)
 
 
-class TokenBatchNorm(nn.BatchNorm1d):
+class TokenBatchNorm(BatchNorm1d):
     """Batch normalisation of the last axis; every token of every row counts the same."""
 
     def forward(self, x: Tensor) -> Tensor:

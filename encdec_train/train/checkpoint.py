@@ -8,32 +8,54 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from encdec_train.types import Stopped
+
 MANIFEST = "manifest.json"
+PIN = "pinned"  # an empty file
 
 
 class BrokenCheckpoint(ValueError):
     """A checkpoint that is not what was written."""
 
 
-def save(
-    folder: Path, parts: nn.Module, optimizers: list[torch.optim.Optimizer], state: dict[str, Any], keep: int
-) -> Path:
-    """Write one checkpoint under `folder` and drop all but the newest `keep`."""
-    folder.mkdir(parents=True, exist_ok=True)
+def save(folder: Path, parts: nn.Module, optimizers: list[torch.optim.Optimizer], state: dict[str, Any]) -> Path:
+    """Write one checkpoint under `folder`.
+
+    Raises:
+        Stopped: it cannot be written. Those before it are as they were.
+    """
     name = f"{state['stage_index']:02d}-{state['step']:08d}"
     work, final = folder / f".{name}.tmp", folder / name
-    for leftover in folder.glob(".*.tmp"):
-        shutil.rmtree(leftover)
-    work.mkdir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(".*.tmp"):
+            shutil.rmtree(leftover)
+        work.mkdir()
+        _write(work, parts, optimizers, state)
+        if final.exists():  # a broken one of this step, passed over by a resume
+            final.rename(folder / f".{name}.old.tmp")
+        work.rename(final)
+        sync(folder)
+    except (OSError, SafetensorError, RuntimeError) as error:  # safetensors and torch wrap what the disk says
+        shutil.rmtree(work, ignore_errors=True)
+        left = names(folder)
+        whole = f"the newest is {left[-1]}" if left else "there is none before it"
+        raise Stopped(f"{final}: the checkpoint cannot be written ({error}); {whole}") from error
+    return final
+
+
+def _write(work: Path, parts: nn.Module, optimizers: list[torch.optim.Optimizer], state: dict[str, Any]) -> None:
     save_file({k: v.contiguous() for k, v in parts.state_dict().items()}, work / "model.safetensors")
     torch.save([optimizer.state_dict() for optimizer in optimizers], work / "optim.pt")
     (work / "state.json").write_text(json.dumps(state, indent=1))
@@ -42,13 +64,24 @@ def save(
     for path in work.iterdir():
         sync(path)
     sync(work)
-    if final.exists():  # a broken one of this step, passed over by a resume
-        final.rename(folder / f".{name}.old.tmp")
-    work.rename(final)
-    sync(folder)
-    for old in names(folder)[:-keep]:
-        shutil.rmtree(folder / old)
-    return final
+
+
+def prune(folder: Path, *, keep: int, every: int | None = None, best: bool = False) -> None:
+    """Drop all but the newest `keep`, those of a multiple of `every` steps, the best one, and what is pinned."""
+    found = names(folder)
+    kept = set(found[-keep:])
+    if every is not None:
+        kept |= {name for name in found if read_state(folder / name)["step"] % every == 0}
+    if best:
+        kept.add(max(found, key=lambda name: read_state(folder / name).get("score", -math.inf)))
+    for name in found:
+        if name not in kept and not (folder / name / PIN).exists():
+            shutil.rmtree(folder / name)
+
+
+def pin(checkpoint: Path) -> None:
+    """Keep it for good, because a step after it is to be looked at again."""
+    (checkpoint / PIN).touch()
 
 
 def names(folder: Path) -> list[str]:

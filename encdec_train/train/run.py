@@ -6,31 +6,39 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from torch.utils.data import DataLoader
 
 from encdec_train.build import Dry, Wiring, check, count_parameters, dry_run, make_parts, make_transform
-from encdec_train.config import Logger, StageConfig, TrainConfig, override
-from encdec_train.data.loader import StepDataset, StepSampler, make_loader
+from encdec_train.config import Logger, Nonfinite, StageConfig, TrainConfig, override
+from encdec_train.data.loader import Drawn, StepDataset, StepSampler, make_loader
 from encdec_train.data.open import open_rows
 from encdec_train.data.transform import Transform
 from encdec_train.export import encoder as encoder_export
+from encdec_train.nn import gather
+from encdec_train.optim.schedule import peak_rate
 from encdec_train.registry import probes as probe_registry
 from encdec_train.rng import Rng, key_of
 from encdec_train.step import Parts, Step
-from encdec_train.train import checkpoint, rundir
+from encdec_train.train import batchwise, checkpoint, ranks, rundir
+from encdec_train.train.callbacks.interrupt import Interrupt
 from encdec_train.train.callbacks.metrics import Metrics, read_metrics
 from encdec_train.train.callbacks.progress import Progress
 from encdec_train.train.callbacks.saver import Saver
+from encdec_train.train.callbacks.unread import Unread
 from encdec_train.train.callbacks.wandb import WandbSink
+from encdec_train.train.callbacks.watch import Watch, write_event
 from encdec_train.train.frozen import Frozen, to_device
-from encdec_train.train.module import PretrainModule
+from encdec_train.train.module import NotFinite, PretrainModule
+from encdec_train.train.recompute import recompute
 from encdec_train.train.samples import write_samples
-from encdec_train.types import Mismatch
+from encdec_train.types import Mismatch, Stopped
 
 log = logging.getLogger("encdec_train")
 Rows = Sequence[dict[str, Any]]
@@ -53,7 +61,7 @@ class Run:
 
 
 def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
-    """Train a whole sentence in a new run directory and return its summary.
+    """Train a whole sentence in a new run directory and return its summary; nothing where another process writes it.
 
     Args:
         config: of the whole run.
@@ -62,6 +70,11 @@ def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         Mismatch: the parts do not fit, or a path does not exist; nothing is written then.
     """
+    ranks.check_world(config)
+    place = ranks.outside()
+    if place is not None and place.rank:
+        follow(config)
+        return {}
     transform = make_transform(config)
     wiring = check(config, transform.specs())
     dry = dry_run(config, wiring)
@@ -127,12 +140,16 @@ def _assemble(
     with torch.random.fork_rng():
         torch.manual_seed(key_of(config.seed, "init") >> 1)
         parts = make_parts(config, wiring)
+    if config.trainer.world > 1:
+        batchwise.check_norms(parts)
+    if config.trainer.recompute:
+        recompute(parts)
     if config.trainer.compile:
         for noun in ("encoder", "decoder"):
             for name in wiring.outputs:
                 if name.startswith(f"{noun}."):
                     parts.get(*name.split(".", 1)).compile()
-    device = _device(config)
+    device = ranks.device_of(config.trainer)
     return Run(
         config=config,
         transform=transform,
@@ -146,80 +163,206 @@ def _assemble(
     )
 
 
-def _device(config: TrainConfig) -> torch.device:
-    wanted = config.trainer.accelerator
-    cuda = wanted in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return torch.device("cuda" if cuda else "cpu")
+def describe_batch(run: Run) -> list[str]:
+    """What the configuration comes to: the batch of a process, the learning rate, what sees less than the batch."""
+    config, trainer = run.config, run.config.trainer
+    share = config.loader.batch // (trainer.world * trainer.accumulate)
+    optims = [override(config.optim, stage.overrides, name) for name, stage in config.stage.items()]
+    rates = dict.fromkeys(peak_rate(optim, config.loader.batch) for optim in optims)
+    rule = f" (optim.lr {config.optim.lr:g} for {config.optim.lr_batch} rows)" if config.optim.lr_batch else ""
+    cut = f" = {trainer.world} processes x {trainer.accumulate} micro batches x {share} rows"
+    lines = [
+        f"batch {config.loader.batch} rows{cut if share < config.loader.batch else ''}; "
+        f"learning rate {', '.join(f'{rate:g}' for rate in rates)}{rule}"
+    ]
+    seen = batchwise.names(run.parts) if trainer.accumulate > 1 else []
+    if seen:
+        lines.append(f"{', '.join(seen)}: see micro batches of {share * trainer.world} rows, not the whole batch")
+    return lines
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where a stage goes on."""
+
+    step: int = 0
+    shift: int = 0  # step t takes the data of step t + shift
+    skipped: int = 0  # steps that changed nothing
+    unread: int = 0  # rows that were skipped
+    checkpoint: Path | None = None  # with the optimisers' state
+
+    @classmethod
+    def of(cls, found: Path) -> Mark:
+        """The mark of a checkpoint."""
+        state = checkpoint.read_state(found)
+        return cls(**{key: state.get(key, 0) for key in ("step", "shift", "skipped", "unread")}, checkpoint=found)
+
+
+def stage_steps(config: TrainConfig) -> dict[str, int]:
+    """Steps of each stage, capped."""
+    return {name: min(stage.steps, config.trainer.max_steps or stage.steps) for name, stage in config.stage.items()}
 
 
 def _stages(run: Run, restore: Path | None) -> dict[str, Any]:
     """Train what is left of the stages, then evaluate and write the summary."""
-    config, steps = run.config, {}
-    for name, stage in config.stage.items():
-        steps[name] = min(stage.steps, config.trainer.max_steps or stage.steps)
-    start_state: dict[str, Any] = {"stage_index": 0, "step": 0, "seconds": 0.0}
-    at = checkpoint.read_state(restore) if restore else start_state
-    started = time.perf_counter() - at["seconds"]
-    offset = 0
-    if config.logger is Logger.wandb:
-        run.sinks = (WandbSink(run.folder, config, rundir.to_plain(config)),)
-    for index, (name, stage) in enumerate(config.stage.items()):
-        start = at["step"] if index == at["stage_index"] else 0
-        if index >= at["stage_index"] and start < steps[name]:
-            resumed = restore if index == at["stage_index"] else None
-            _train_stage(run, name, stage, index, start, steps[name], offset, started, resumed)
+    seconds = checkpoint.read_state(restore)["seconds"] if restore else 0.0
+    started = time.perf_counter() - seconds
+    with ranks.leading(run.config, run.folder, restore):
+        if run.config.logger is Logger.wandb:
+            run.sinks = (WandbSink(run.folder, run.config, rundir.to_plain(run.config)),)
+        _train(run, restore, started)
+        for sink in run.sinks:
+            sink.close()
+    return _finish(run, time.perf_counter() - started, sum(stage_steps(run.config).values()))
+
+
+def follow(config: TrainConfig) -> None:
+    """Train along with the first process, and write nothing."""
+    with ranks.following(config.trainer) as (folder, restore):
+        run = reopen(rundir.load(folder / "config.yaml"), folder)
+        if restore is not None:
+            checkpoint.load_parts(restore, run.parts)
+        _train(run, restore, time.perf_counter())
+
+
+def _train(run: Run, restore: Path | None, started: float) -> None:
+    """The stages that are left; the same on every process."""
+    for line in describe_batch(run):
+        log.info(line)
+    steps, offset = stage_steps(run.config), 0
+    at = checkpoint.read_state(restore)["stage_index"] if restore else 0
+    for index, (name, stage) in enumerate(run.config.stage.items()):
+        mark = Mark.of(restore) if restore and index == at else Mark()
+        if index >= at and mark.step < steps[name]:
+            if mark.step == 0:
+                _begin(run, name, stage, index)
+            _train_stage(run, Leg(name, stage, index, steps[name], offset, started), mark)
         offset += steps[name]
-    for sink in run.sinks:
-        sink.close()
-    return _finish(run, time.perf_counter() - started, offset)
 
 
-def _train_stage(
-    run: Run,
-    name: str,
-    stage: StageConfig,
-    index: int,
-    start: int,
-    stop: int,
-    offset: int,
-    started: float,
-    restore: Path | None,
-) -> None:
-    config = run.config
-    if start == 0:
-        _begin(run, name, stage, index)
-    optim = override(config.optim, stage.overrides, f"stage.{name}.overrides")
+@dataclass(frozen=True)
+class Leg:
+    """One stage of a run."""
+
+    name: str
+    stage: StageConfig
+    index: int
+    steps: int
+    offset: int  # steps of the stages before
+    started: float  # when the run would have been started, had it never stopped
+
+
+def _train_stage(run: Run, leg: Leg, mark: Mark) -> None:
+    """To its end, going back as often as the guard allows.
+
+    Raises:
+        Stopped: by a signal, or because it cannot go on.
+    """
+    for _ in range(run.config.guard.limit + 1):
+        module = make_module(run, leg, mark)
+        try:
+            _fit(run, leg, mark, module)
+            return
+        except NotFinite as error:
+            mark = _back(run, leg, module, error)
+    raise Stopped(f"stage {leg.name}: went back {run.config.guard.limit} times (guard.limit), which did not help")
+
+
+def make_module(run: Run, leg: Leg, mark: Mark) -> PretrainModule:
+    """The stage's module, ready for the step after the mark."""
     module = PretrainModule(
-        config, run.wiring, run.parts, run.transform, dry=run.dry, stage=stage, optim=optim, index=index, steps=stop
+        run.config,
+        run.wiring,
+        run.parts,
+        run.transform,
+        dry=run.dry,
+        stage=leg.stage,
+        optim=override(run.config.optim, leg.stage.overrides, f"stage.{leg.name}.overrides"),
+        index=leg.index,
+        steps=leg.steps,
+        shift=mark.shift,
     )
-    module.done = start
+    module.done, module.skipped = mark.step, mark.skipped
+    return module
+
+
+def make_rows(run: Run, module: PretrainModule, stop: int) -> DataLoader[Drawn]:
+    """This process's rows of the steps from where the module stands."""
+    config, (rank, world) = run.config, gather.world()
     dataset = StepDataset(run.items, run.transform, module.key, clean=False, label=None)
-    sampler = StepSampler(len(run.items), config.loader.batch, module.key, start=start, stop=stop)
-    metrics = Metrics(
-        run.folder / "metrics.jsonl",
-        name,
-        offset=offset,
-        every=config.trainer.log_every,
-        samples=config.loader.batch,
-        sinks=run.sinks,
+    sampler = StepSampler(
+        len(run.items),
+        config.loader.batch,
+        module.key,
+        start=module.done + module.shift,
+        stop=stop + module.shift,
+        accumulate=config.trainer.accumulate,
+        rank=rank,
+        world=world,
     )
-    metrics.cut(offset + start)
+    return make_loader(dataset, sampler, workers=config.loader.workers)
 
-    def state(step: int) -> dict[str, Any]:
-        seconds = time.perf_counter() - started
-        return {"stage": name, "stage_index": index, "step": step, "seconds": seconds}
 
+def _fit(run: Run, leg: Leg, mark: Mark, module: PretrainModule) -> None:
+    config, batch = run.config, run.config.loader.batch
+    watch = Watch(run.folder, config.guard, leg.name, offset=leg.offset, skipped=mark.skipped)
+    unread = Unread(batch, config.data.max_skipped, mark.unread)
+
+    def state(module: PretrainModule) -> dict[str, Any]:
+        return {
+            "stage": leg.name,
+            "stage_index": leg.index,
+            "step": module.done,
+            "seconds": time.perf_counter() - leg.started,
+            "shift": module.shift,
+            "skipped": module.skipped,
+            "unread": unread.skipped,
+        }
+
+    best = config.checkpoint.best
     saver = Saver(
         run.folder / "checkpoints",
-        every=config.checkpoint.every,
-        keep=config.checkpoint.keep,
+        config.checkpoint,
         state=state,
-        restore=restore,
+        restore=mark.checkpoint,
+        first=config.guard.nonfinite is Nonfinite.rollback,
+        score=None if best in (None, "loss") else lambda: evaluate(run, best)[best],
     )
-    trainer = make_trainer(config, run.folder, [metrics, saver, Progress(stop, config.loader.batch)])
-    trainer.fit(module, make_loader(dataset, sampler, workers=config.loader.workers))
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    callbacks: list[Any] = [watch, unread, saver, Interrupt(saver, f"on with: encdec-train resume {run.folder}")]
+    if ranks.is_first():
+        lines = run.folder / "metrics.jsonl"
+        metrics = Metrics(
+            lines,
+            leg.name,
+            offset=leg.offset,
+            every=config.trainer.log_every,
+            samples=batch,
+            sinks=[watch, *run.sinks],
+        )
+        metrics.cut(leg.offset + mark.step)
+        callbacks = [metrics, *callbacks, Progress(leg.steps, batch)]
+    make_trainer(config, run, callbacks).fit(module, make_rows(run, module, leg.steps))
+
+
+def _back(run: Run, leg: Leg, module: PretrainModule, error: NotFinite) -> Mark:
+    """The newest checkpoint of this stage, with the data that led from there to the bad step left out.
+
+    As Chowdhery et al. 2022 (PaLM, arXiv:2204.02311, section 5.1) did by hand.
+
+    Raises:
+        Stopped: the run is not to go back.
+    """
+    rollback = run.config.guard.nonfinite is Nonfinite.rollback
+    step = leg.offset + (module.done + 1 if rollback else module.bad)
+    if ranks.is_first():
+        write_event(run.folder, "nonfinite", step, str(error))
+    if not rollback:
+        raise Stopped(f"step {step}: {error}; nothing was saved since then (guard.nonfinite=skip or rollback goes on)")
+    found, _ = checkpoint.newest(run.folder / "checkpoints")
+    mark = Mark.of(found)
+    log.warning("step %d: %s; back to %s, with other data", step, error, found.name)
+    checkpoint.load_parts(found, run.parts)
+    return replace(mark, shift=module.done + module.shift + 1 - mark.step)
 
 
 def _begin(run: Run, name: str, stage: StageConfig, index: int) -> None:
@@ -249,17 +392,20 @@ def frozen(run: Run) -> Frozen:
     return Frozen(config, run.parts, run.transform, path, run.wiring.paths, run.rows, run.device)
 
 
-def make_trainer(config: TrainConfig, folder: Path, callbacks: list[Any]) -> Trainer:
+def make_trainer(config: TrainConfig, run: Run, callbacks: list[Any]) -> Trainer:
     """Lightning's loop with nothing of its own switched on: we keep metrics, checkpoints and progress."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # teachers are
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
     return Trainer(
         max_epochs=1,
         accelerator=config.trainer.accelerator,
         devices=config.trainer.devices,
+        num_nodes=config.trainer.num_nodes,
+        strategy=_strategy(run),
         precision=config.trainer.precision.value,
         deterministic=config.trainer.deterministic,
         callbacks=callbacks,
@@ -268,18 +414,33 @@ def make_trainer(config: TrainConfig, folder: Path, callbacks: list[Any]) -> Tra
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        default_root_dir=folder,
+        default_root_dir=run.folder,
     )
 
 
-def evaluate(run: Run) -> dict[str, float]:
-    """Every configured probe on the encoder as it is."""
+def _strategy(run: Run) -> Any:
+    """One process needs none. Of several, parameters that a stage or a phase leaves alone are searched for."""
+    rank, size = gather.world()
+    if size == 1:
+        return "auto"
+    local = (ranks.outside() or ranks.Place()).local
+    return DDPStrategy(
+        cluster_environment=ranks.Environment(ranks.Place(rank, local, size)),
+        broadcast_buffers=False,  # they are the same on all ranks already
+        find_unused_parameters=bool(run.dry.unused or run.dry.owned or len(run.config.stage) > 1),
+    )
+
+
+def evaluate(run: Run, only: str | None = None) -> dict[str, float]:
+    """Every configured probe, or one, on the encoder as it is."""
     config = run.config
     if not config.probe:
         return {}
     eyes = frozen(run)
     found: dict[str, float] = {}
     for name, part in config.probe.items():
+        if only not in (None, name):
+            continue
         probe = probe_registry.part(part)(part)
         if probe.labelled and eyes.label is None:
             log.warning("probe %s is left out: the data have no column '%s' with classes", name, config.data.label)
@@ -309,9 +470,10 @@ def _training_steps(run: Run, batches: int) -> Iterator[Step]:
     sampler = StepSampler(len(run.items), run.config.loader.batch, key, start=0, stop=batches)
     dataset = StepDataset(run.items, run.transform, key, clean=False, label=None)
     derive = {view: run.wiring.paths[name] for view, name in run.config.derive.items()}
-    for number, batch in make_loader(dataset, sampler, workers=0):
-        rng = Rng(key, number)
-        yield Step(run.transform.finish(to_device(batch, run.device), rng, clean=False), run.parts, rng, derive)
+    for drawn in make_loader(dataset, sampler, workers=0):
+        rng = Rng(key, drawn.step)
+        views = to_device(drawn.micro[0], run.device)
+        yield Step(run.transform.finish(views, rng, clean=False), run.parts, rng, derive)
 
 
 def _beside(config: TrainConfig, values: dict[str, float], untrained: dict[str, float]) -> dict[str, Any]:
