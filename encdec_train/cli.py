@@ -10,11 +10,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-COMMANDS = ("list", "show", "resume", "probe", "report", "train")
+COMMANDS = ("list", "show", "resume", "replay", "probe", "report", "train")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run one command and exit: 0 done, 2 wrong input, 130 interrupted, 1 our own fault."""
+    """Run one command and exit: 0 done, 2 wrong input, 130 or 143 interrupted, 1 stopped early or our own fault."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -27,7 +27,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if debug:
             raise
         from encdec_train.errors import explain
+        from encdec_train.types import Stopped
 
+        if isinstance(error, Stopped):
+            print(error, file=sys.stderr)
+            sys.exit(error.code)
         message = explain(error)
         if message is None:
             raise
@@ -80,6 +84,12 @@ def _resume(arguments: list[str]) -> int:
     return resume_command(arguments)
 
 
+def _replay(arguments: list[str]) -> int:
+    from encdec_train.launch import replay_command
+
+    return replay_command(arguments)
+
+
 def _probe(arguments: list[str]) -> int:
     from encdec_train.launch import probe_command
 
@@ -96,6 +106,7 @@ _LOADED: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "show": _show,
     "resume": _resume,
+    "replay": _replay,
     "probe": _probe,
     "report": _report,
 }

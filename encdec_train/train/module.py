@@ -72,6 +72,8 @@ class PretrainModule(LightningModule):
         self.skipped = 0  # of these, steps that changed nothing
         self.last_loss: Tensor | None = None
         self.last_terms: Terms = {}
+        self.seen = 0  # the last step that was computed, also if it changed nothing
+        self.seen_terms: Terms = {}
         self.last_norm: Tensor | None = None
         self.last_rate = 0.0
         self.last_spread: Spread = {}
@@ -110,6 +112,7 @@ class PretrainModule(LightningModule):
             optimizer.zero_grad()
         terms = self._whole(number, batch.micro[0]) if len(batch.micro) == 1 else self._parted(number, batch.micro)
         loss = total_loss(terms).detach()
+        self.seen, self.seen_terms = self.done + 1, terms
         if self.guarded and not self._finite(loss):
             self._pass_over(loss, kept)
         else:

@@ -30,7 +30,7 @@ from encdec_train.train import batchwise, checkpoint, ranks, rundir
 from encdec_train.train.callbacks.interrupt import Interrupt
 from encdec_train.train.callbacks.metrics import Metrics, read_metrics
 from encdec_train.train.callbacks.progress import Progress
-from encdec_train.train.callbacks.saver import Saver
+from encdec_train.train.callbacks.saver import Restorer, Saver
 from encdec_train.train.callbacks.unread import Unread
 from encdec_train.train.callbacks.wandb import WandbSink
 from encdec_train.train.callbacks.watch import Watch, write_event
@@ -95,19 +95,31 @@ def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
         raise
 
 
-def resume(folder: Path) -> dict[str, Any]:
+def resume(folder: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
     """Go on where the newest whole checkpoint stands; a finished run is only summed up again.
 
+    Args:
+        folder: the run's.
+        changes: `key=value` of what may be another from now on: how it is trained, not what.
+
     Raises:
-        Mismatch: the folder is no run.
+        Mismatch: the folder is no run, or a change would make another run of it.
     """
-    config = rundir.load(rundir.require_run(folder) / "config.yaml")
+    config = rundir.changed(rundir.load(rundir.require_run(folder) / "config.yaml"), changes)
+    ranks.check_world(config)
+    place = ranks.outside()
+    if place is not None and place.rank:
+        follow(config)
+        return {}
     found, broken = checkpoint.newest(folder / "checkpoints")
     with _logging_to(folder):
         for sentence in broken:
             log.warning("%s: the checkpoint before it is used", sentence)
         state = checkpoint.read_state(found)
         log.info("%s: on from step %d of stage %s", folder, state["step"], state["stage"])
+        if changes:
+            checkpoint.write_text(folder / "config.yaml", rundir.dump(config))
+            log.info("changed: %s", " ".join(changes))
         run = reopen(config, folder)
         checkpoint.load_parts(found, run.parts)
         return _stages(run, found)
@@ -198,11 +210,6 @@ class Mark:
         return cls(**{key: state.get(key, 0) for key in ("step", "shift", "skipped", "unread")}, checkpoint=found)
 
 
-def stage_steps(config: TrainConfig) -> dict[str, int]:
-    """Steps of each stage, capped."""
-    return {name: min(stage.steps, config.trainer.max_steps or stage.steps) for name, stage in config.stage.items()}
-
-
 def _stages(run: Run, restore: Path | None) -> dict[str, Any]:
     """Train what is left of the stages, then evaluate and write the summary."""
     seconds = checkpoint.read_state(restore)["seconds"] if restore else 0.0
@@ -213,7 +220,7 @@ def _stages(run: Run, restore: Path | None) -> dict[str, Any]:
         _train(run, restore, started)
         for sink in run.sinks:
             sink.close()
-    return _finish(run, time.perf_counter() - started, sum(stage_steps(run.config).values()))
+    return _finish(run, time.perf_counter() - started, sum(leg.steps for leg in legs(run.config)))
 
 
 def follow(config: TrainConfig) -> None:
@@ -225,19 +232,27 @@ def follow(config: TrainConfig) -> None:
         _train(run, restore, time.perf_counter())
 
 
+def legs(config: TrainConfig) -> list[Leg]:
+    """The stages, one after the other."""
+    found, offset = [], 0
+    for index, (name, stage) in enumerate(config.stage.items()):
+        found.append(Leg(name, stage, index, min(stage.steps, config.trainer.max_steps or stage.steps), offset))
+        offset += found[-1].steps
+    return found
+
+
 def _train(run: Run, restore: Path | None, started: float) -> None:
     """The stages that are left; the same on every process."""
     for line in describe_batch(run):
         log.info(line)
-    steps, offset = stage_steps(run.config), 0
     at = checkpoint.read_state(restore)["stage_index"] if restore else 0
-    for index, (name, stage) in enumerate(run.config.stage.items()):
-        mark = Mark.of(restore) if restore and index == at else Mark()
-        if index >= at and mark.step < steps[name]:
-            if mark.step == 0:
-                _begin(run, name, stage, index)
-            _train_stage(run, Leg(name, stage, index, steps[name], offset, started), mark)
-        offset += steps[name]
+    for leg in legs(run.config)[at:]:
+        mark = Mark.of(restore) if restore and leg.index == at else Mark()
+        if mark.step == leg.steps:
+            continue
+        if mark.step == 0:
+            begin(run, leg)
+        _train_stage(run, leg, mark, started)
 
 
 @dataclass(frozen=True)
@@ -249,11 +264,10 @@ class Leg:
     index: int
     steps: int
     offset: int  # steps of the stages before
-    started: float  # when the run would have been started, had it never stopped
 
 
-def _train_stage(run: Run, leg: Leg, mark: Mark) -> None:
-    """To its end, going back as often as the guard allows.
+def _train_stage(run: Run, leg: Leg, mark: Mark, started: float) -> None:
+    """To its end, going back as often as the guard allows; `started` is when, had the run never stopped.
 
     Raises:
         Stopped: by a signal, or because it cannot go on.
@@ -261,7 +275,7 @@ def _train_stage(run: Run, leg: Leg, mark: Mark) -> None:
     for _ in range(run.config.guard.limit + 1):
         module = make_module(run, leg, mark)
         try:
-            _fit(run, leg, mark, module)
+            _fit(run, leg, mark, module, started)
             return
         except NotFinite as error:
             mark = _back(run, leg, module, error)
@@ -303,7 +317,7 @@ def make_rows(run: Run, module: PretrainModule, stop: int) -> DataLoader[Drawn]:
     return make_loader(dataset, sampler, workers=config.loader.workers)
 
 
-def _fit(run: Run, leg: Leg, mark: Mark, module: PretrainModule) -> None:
+def _fit(run: Run, leg: Leg, mark: Mark, module: PretrainModule, started: float) -> None:
     config, batch = run.config, run.config.loader.batch
     watch = Watch(run.folder, config.guard, leg.name, offset=leg.offset, skipped=mark.skipped)
     unread = Unread(batch, config.data.max_skipped, mark.unread)
@@ -313,7 +327,7 @@ def _fit(run: Run, leg: Leg, mark: Mark, module: PretrainModule) -> None:
             "stage": leg.name,
             "stage_index": leg.index,
             "step": module.done,
-            "seconds": time.perf_counter() - leg.started,
+            "seconds": time.perf_counter() - started,
             "shift": module.shift,
             "skipped": module.skipped,
             "unread": unread.skipped,
@@ -324,11 +338,12 @@ def _fit(run: Run, leg: Leg, mark: Mark, module: PretrainModule) -> None:
         run.folder / "checkpoints",
         config.checkpoint,
         state=state,
-        restore=mark.checkpoint,
-        first=config.guard.nonfinite is Nonfinite.rollback,
+        first=config.guard.nonfinite is Nonfinite.rollback and mark.checkpoint is None,
         score=None if best in (None, "loss") else lambda: evaluate(run, best)[best],
     )
     callbacks: list[Any] = [watch, unread, saver, Interrupt(saver, f"on with: encdec-train resume {run.folder}")]
+    if mark.checkpoint is not None:
+        callbacks.append(Restorer(mark.checkpoint))
     if ranks.is_first():
         lines = run.folder / "metrics.jsonl"
         metrics = Metrics(
@@ -365,20 +380,20 @@ def _back(run: Run, leg: Leg, module: PretrainModule, error: NotFinite) -> Mark:
     return replace(mark, shift=module.done + module.shift + 1 - mark.step)
 
 
-def _begin(run: Run, name: str, stage: StageConfig, index: int) -> None:
+def begin(run: Run, leg: Leg) -> None:
     """What a stage asks for before its first step: new copies for teachers, fresh weights, parts fitted to data."""
     for teacher, config in run.config.teacher.items():
-        if config.stage == name:
+        if config.stage == leg.name:
             run.parts.refresh_teacher(teacher)
-    if stage.reset:
+    if leg.stage.reset:
         with torch.random.fork_rng():
-            torch.manual_seed(key_of(run.config.seed, "reset", index) >> 1)
+            torch.manual_seed(key_of(run.config.seed, "reset", leg.index) >> 1)
             fresh = make_parts(run.config, run.wiring).to(run.device)
-        for full in stage.reset:
+        for full in leg.stage.reset:
             noun, part = full.split(".", 1)
             run.parts.get(noun, part).load_state_dict(fresh.get(noun, part).state_dict())
-    for full in stage.fit:
-        log.info("stage %s: %s is fitted to the training rows", name, full)
+    for full in leg.stage.fit:
+        log.info("stage %s: %s is fitted to the training rows", leg.name, full)
         run.parts.get(*full.split(".", 1)).fit(step for step, _ in frozen(run).steps("train"))
 
 

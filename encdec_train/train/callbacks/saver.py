@@ -13,14 +13,21 @@ from encdec_train.config import CheckpointConfig
 from encdec_train.train import checkpoint
 
 
-class Saver(Callback):
-    """Saves the module's parts, optimisers and place; restores the optimisers when a run goes on.
+class Restorer(Callback):
+    """Takes up the optimisers' state of a checkpoint."""
 
-    The first process writes and all wait for it.
+    def __init__(self, found: Path) -> None:
+        self.found = found
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        checkpoint.load_optimizers(self.found, trainer.optimizers)
+
+
+class Saver(Callback):
+    """Saves the module's parts, optimisers and place. The first process writes and all wait for it.
 
     Args:
         state: gives what else is kept (stage, step, seconds).
-        restore: checkpoint whose optimiser state is taken up at the start.
         first: save before the first step too, so that there is something to go back to.
         score: of a probe, the higher the better; none: the mean loss, the lower the better.
     """
@@ -31,19 +38,16 @@ class Saver(Callback):
         config: CheckpointConfig,
         *,
         state: Callable[[Any], dict[str, Any]],
-        restore: Path | None,
         first: bool = False,
         score: Callable[[], float] | None = None,
     ) -> None:
         self.folder, self.config = folder, config
-        self.state, self.restore, self.first, self.score = state, restore, first, score
+        self.state, self.first, self.score = state, first, score
         self.seconds = 0.0
         self.saved: int | None = None  # step of the newest checkpoint
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.restore is not None:
-            checkpoint.load_optimizers(self.restore, trainer.optimizers)
-        elif self.first:
+        if self.first:
             self.save(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
