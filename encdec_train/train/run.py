@@ -84,7 +84,7 @@ def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
         with _logging_to(folder):
             for line in scales:
                 log.info(line)
-            run = _assemble(config, transform, wiring, dry, rows, folder)
+            run = assemble(config, transform, wiring, dry, rows, folder)
             (folder / "config.yaml").write_text(rundir.dump(config), encoding="utf-8")
             rundir.write_json(folder / "environment.json", rundir.environment())
             rundir.write_json(folder / "scales.json", list(scales))
@@ -129,7 +129,7 @@ def reopen(config: TrainConfig, folder: Path) -> Run:
     """The parts and data of a run that exists, with fresh weights."""
     transform = make_transform(config)
     wiring = check(config, transform.specs())
-    return _assemble(config, transform, wiring, dry_run(config, wiring), open_rows(config.data), folder)
+    return assemble(config, transform, wiring, dry_run(config, wiring), open_rows(config.data), folder)
 
 
 def probe(folder: Path, config: TrainConfig | None = None) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def probe(folder: Path, config: TrainConfig | None = None) -> dict[str, Any]:
     return _beside(config, evaluate(run), untrained)
 
 
-def _assemble(
+def assemble(
     config: TrainConfig, transform: Transform, wiring: Wiring, dry: Dry, rows: dict[str, Rows], folder: Path
 ) -> Run:
     """Weights by the seed, the tokenizer if one is to be learned, the items of the training split."""
@@ -217,7 +217,7 @@ def _stages(run: Run, restore: Path | None) -> dict[str, Any]:
     with ranks.leading(run.config, run.folder, restore):
         if run.config.logger is Logger.wandb:
             run.sinks = (WandbSink(run.folder, run.config, rundir.to_plain(run.config)),)
-        _train(run, restore, started)
+        train_stages(run, restore, started)
         for sink in run.sinks:
             sink.close()
     return _finish(run, time.perf_counter() - started, sum(leg.steps for leg in legs(run.config)))
@@ -229,7 +229,7 @@ def follow(config: TrainConfig) -> None:
         run = reopen(rundir.load(folder / "config.yaml"), folder)
         if restore is not None:
             checkpoint.load_parts(restore, run.parts)
-        _train(run, restore, time.perf_counter())
+        train_stages(run, restore, time.perf_counter())
 
 
 def legs(config: TrainConfig) -> list[Leg]:
@@ -241,7 +241,7 @@ def legs(config: TrainConfig) -> list[Leg]:
     return found
 
 
-def _train(run: Run, restore: Path | None, started: float) -> None:
+def train_stages(run: Run, restore: Path | None, started: float) -> None:
     """The stages that are left; the same on every process."""
     for line in describe_batch(run):
         log.info(line)

@@ -5,12 +5,10 @@ from dataclasses import fields, is_dataclass
 import pytest
 import torch
 
-from encdec_train.build import check, dry_run, make_transform
 from encdec_train.config import NAMED
-from encdec_train.data.open import open_rows
-from encdec_train.train.run import Mark, _assemble, describe_batch, legs, make_module, make_rows, make_trainer
+from encdec_train.train.run import Mark, describe_batch, legs, make_module, make_rows, make_trainer
 from tests.ranks import forked
-from tests.runs import small
+from tests.runs import assembled, small
 
 STEPS = 2
 
@@ -25,17 +23,14 @@ def without_dropout(part):
             without_dropout(value)
 
 
-def assembled(recipe, folder, *overrides):
+def still(recipe, folder, *overrides):
     """A run that is ready to train, with so small a rate that weights stay what they are."""
     config = small(recipe, folder, "probe=null", "trainer.accelerator=cpu", *overrides, steps=STEPS)
     config.optim.lr = 1e-8
     for noun in NAMED:
         for part in getattr(config, noun).values():
             without_dropout(part)
-    transform = make_transform(config)
-    wiring = check(config, transform.specs())
-    (folder / "encoder").mkdir(parents=True)
-    return _assemble(config, transform, wiring, dry_run(config, wiring), open_rows(config.data), folder)
+    return assembled(config, folder)
 
 
 def losses_and_gradients(run, world, accumulate=1):
@@ -81,7 +76,7 @@ def assert_same(one, other):
     ],
 )
 def test_more_processes_change_nothing(recipe, worlds, tmp_path):
-    run = assembled(recipe, tmp_path)
+    run = still(recipe, tmp_path)
     (alone,) = forked(1, lambda: losses_and_gradients(run, 1), tmp_path)
     for world in worlds:
         for rank in forked(world, lambda world=world: losses_and_gradients(run, world), tmp_path):
@@ -90,7 +85,7 @@ def test_more_processes_change_nothing(recipe, worlds, tmp_path):
 
 def test_micro_batches_change_nothing(tmp_path):
     """Two terms whose counts differ from micro batch to micro batch, each in its own way."""
-    run = assembled("electra", tmp_path)
+    run = still("electra", tmp_path)
     (whole,) = forked(1, lambda: losses_and_gradients(run, 1), tmp_path)
     (parted,) = forked(1, lambda: losses_and_gradients(run, 1, accumulate=4), tmp_path)
     assert_same(parted, whole)
@@ -99,7 +94,7 @@ def test_micro_batches_change_nothing(tmp_path):
 
 
 def test_what_compares_rows_sees_micro_batches_of_all_processes(tmp_path):
-    run = assembled("simclr_resnet", tmp_path)
+    run = still("simclr_resnet", tmp_path)
     (alone,) = forked(1, lambda: losses_and_gradients(run, 1, accumulate=2), tmp_path)
     for rank in forked(2, lambda: losses_and_gradients(run, 2, accumulate=2), tmp_path):
         assert_same(rank, alone)
