@@ -22,6 +22,7 @@ from torch import nn
 from encdec_train.types import Stopped
 
 MANIFEST = "manifest.json"
+FILES = ("model.safetensors", "optim.pt", "state.json")  # that a manifest names
 PIN = "pinned"  # an empty file
 
 
@@ -111,12 +112,12 @@ def newest(folder: Path) -> tuple[Path, list[str]]:
 def verify(checkpoint: Path) -> None:
     """Compare every file with the manifest."""
     manifest = checkpoint / MANIFEST
-    try:
-        hashes = json.loads(manifest.read_text())
-    except (OSError, ValueError) as error:
-        raise BrokenCheckpoint(f"{manifest}: not readable ({error})") from error
+    hashes = _read_json(manifest)
+    missing = [name for name in FILES if name not in hashes]
+    if missing:
+        raise BrokenCheckpoint(f"{manifest}: does not name {missing[0]}")
     for name, expected in hashes.items():
-        path = checkpoint / name
+        path = checkpoint / Path(name).name  # of this folder, whatever a stranger wrote
         if not path.is_file():
             raise BrokenCheckpoint(f"{path}: missing")
         if digest(path) != expected:
@@ -124,20 +125,61 @@ def verify(checkpoint: Path) -> None:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """Where the run is: stage, step, samples, seconds."""
-    state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text())
+    """Where the run is: stage, step, samples, seconds.
+
+    Raises:
+        BrokenCheckpoint: it does not say.
+    """
+    path = checkpoint / "state.json"
+    state = _read_json(path)
+    for key in ("stage_index", "step"):
+        if not isinstance(state.get(key), int) or state[key] < 0:
+            raise BrokenCheckpoint(f"{path}: {key} is not a number of steps or stages")
+    if not all(isinstance(state.get(key, 0), int) for key in ("shift", "skipped", "unread")):
+        raise BrokenCheckpoint(f"{path}: shift, skipped and unread are not all numbers")
     return state
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BrokenCheckpoint(f"{path}: not readable ({error})") from error
+    if not isinstance(found, dict):
+        raise BrokenCheckpoint(f"{path}: not readable (it holds no names)")
+    return found
+
+
 def load_parts(checkpoint: Path, parts: nn.Module) -> None:
-    """All weights; a missing or unexpected one is an error."""
-    parts.load_state_dict(load_file(checkpoint / "model.safetensors"))
+    """All weights; a missing or unexpected one is an error.
+
+    Raises:
+        BrokenCheckpoint: these are weights of other parts, or none.
+    """
+    path = checkpoint / "model.safetensors"
+    try:
+        parts.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+        raise BrokenCheckpoint(f"{path}: not the weights of this run ({_first_lines(error)})") from error
 
 
 def load_optimizers(checkpoint: Path, optimizers: list[torch.optim.Optimizer]) -> None:
-    states = torch.load(checkpoint / "optim.pt", map_location="cpu", weights_only=True)
-    for optimizer, state in zip(optimizers, states, strict=True):
-        optimizer.load_state_dict(state)
+    """Their state; nothing but tensors and plain values is read.
+
+    Raises:
+        BrokenCheckpoint: it is the state of other optimisers, or none.
+    """
+    path = checkpoint / "optim.pt"
+    try:
+        states = torch.load(path, map_location="cpu", weights_only=True)
+        for optimizer, state in zip(optimizers, states, strict=True):
+            optimizer.load_state_dict(state)
+    except Exception as error:  # a stranger's file may fail in any way; none of them is ours
+        raise BrokenCheckpoint(f"{path}: not the optimisers of this run ({_first_lines(error)})") from error
+
+
+def _first_lines(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def digest(path: Path) -> str:
