@@ -34,7 +34,7 @@ def run(capsys, *arguments):
         ([MAE, "+transform.lenght=3"], "lenght"),
         ([MAE, "optim.lr=-1"], "optim.lr: -1.0 is not above 0"),
         ([MAE, "loader.batch=0"], "loader.batch: 0 is below 1"),
-        ([MAE, "trainer.devices=2"], "trainer.devices: 2; a run is on one device so far"),
+        ([MAE, "trainer.devices=3"], "loader.batch: 128 rows do not divide into 3 processes"),
         (
             [MAE, "trainer.accumulate=7"],
             "do not divide into 1 processes (trainer.devices x num_nodes) x 7 micro batches",

@@ -189,10 +189,10 @@ def make_loader(dataset: StepDataset, sampler: StepSampler, *, workers: int) -> 
     )
 
 
-def _leave_signals(worker: int) -> None:
-    """Ctrl-C reaches the workers too: it is the run that decides when they end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _leave_signals(_: int) -> None:
+    """A signal for the whole process group is the main process's to answer; it still needs its workers then."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def clean_batches(dataset: StepDataset, batch: int, limit: int | None) -> Iterator[Batch]:

@@ -49,10 +49,12 @@ def save(folder: Path, parts: nn.Module, optimizers: list[torch.optim.Optimizer]
         work.rename(final)
         sync(folder)
     except (OSError, SafetensorError, RuntimeError) as error:  # safetensors and torch wrap what the disk says
+        free = shutil.disk_usage(folder).free / 1e6
         shutil.rmtree(work, ignore_errors=True)
         left = names(folder)
         whole = f"the newest is {left[-1]}" if left else "there is none before it"
-        raise Stopped(f"{final}: the checkpoint cannot be written ({error}); {whole}") from error
+        said = f"the checkpoint cannot be written, {free:.1f} MB were free ({_first_lines(error)})"
+        raise Stopped(f"{final}: {said}; {whole}") from error
     return final
 
 

@@ -182,6 +182,7 @@ class Others:
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         for rank in range(1, size):
             said = dict(zip(VARIABLES, (rank, size, rank, "127.0.0.1", port), strict=True))
+            said["SLURM_PROCID"] = rank  # in a job of one task: it is the first process that asks SLURM for anything
             environment = {**os.environ, **{name: str(value) for name, value in said.items()}}
             command = [sys.executable, "-m", "encdec_train.train.follow", str(folder)]
             self.processes[rank] = subprocess.Popen(command, env=environment, start_new_session=True)

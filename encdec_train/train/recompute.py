@@ -22,6 +22,7 @@ def recompute(parts: Parts) -> None:
     found = [
         (f"{noun}.{name}", block)
         for noun in ("encoder", "decoder")
+        if noun in parts.student
         for name, part in parts.student[noun].items()  # type: ignore[operator, union-attr]
         for block in getattr(part, "blocks", getattr(part, "stages", ()))
     ]

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
@@ -27,10 +28,10 @@ from encdec_train.registry import probes as probe_registry
 from encdec_train.rng import Rng, key_of
 from encdec_train.step import Parts, Step
 from encdec_train.train import batchwise, checkpoint, ranks, rundir
-from encdec_train.train.callbacks.interrupt import Interrupt
 from encdec_train.train.callbacks.metrics import Metrics, read_metrics
 from encdec_train.train.callbacks.progress import Progress
 from encdec_train.train.callbacks.saver import Restorer, Saver
+from encdec_train.train.callbacks.stopper import Stopper
 from encdec_train.train.callbacks.unread import Unread
 from encdec_train.train.callbacks.wandb import WandbSink
 from encdec_train.train.callbacks.watch import Watch, write_event
@@ -67,6 +68,8 @@ def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
         config: of the whole run.
         scales: lines that say what the scales of this sentence are.
 
+    A job that SLURM requeued goes on with the run that it began before.
+
     Raises:
         Mismatch: the parts do not fit, or a path does not exist; nothing is written then.
     """
@@ -75,6 +78,9 @@ def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
     if place is not None and place.rank:
         follow(config)
         return {}
+    begun = rundir.requeued(config)
+    if begun is not None:
+        return resume(begun)
     transform = make_transform(config)
     wiring = check(config, transform.specs())
     dry = dry_run(config, wiring)
@@ -84,9 +90,9 @@ def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
         with _logging_to(folder):
             for line in scales:
                 log.info(line)
-            run = assemble(config, transform, wiring, dry, rows, folder)
-            (folder / "config.yaml").write_text(rundir.dump(config), encoding="utf-8")
             rundir.write_json(folder / "environment.json", rundir.environment())
+            (folder / "config.yaml").write_text(rundir.dump(config), encoding="utf-8")
+            run = assemble(config, transform, wiring, dry, rows, folder)
             rundir.write_json(folder / "scales.json", list(scales))
             rundir.write_json(folder / "untrained.json", evaluate(run))
             return _stages(run, None)
@@ -341,7 +347,7 @@ def _fit(run: Run, leg: Leg, mark: Mark, module: PretrainModule, started: float)
         first=config.guard.nonfinite is Nonfinite.rollback and mark.checkpoint is None,
         score=None if best in (None, "loss") else lambda: evaluate(run, best)[best],
     )
-    callbacks: list[Any] = [watch, unread, saver, Interrupt(saver, f"on with: encdec-train resume {run.folder}")]
+    callbacks: list[Any] = [watch, unread, saver, Stopper(saver, run.folder)]
     if mark.checkpoint is not None:
         callbacks.append(Restorer(mark.checkpoint))
     if ranks.is_first():
@@ -356,7 +362,13 @@ def _fit(run: Run, leg: Leg, mark: Mark, module: PretrainModule, started: float)
         )
         metrics.cut(leg.offset + mark.step)
         callbacks = [metrics, *callbacks, Progress(leg.steps, batch)]
-    make_trainer(config, run, callbacks).fit(module, make_rows(run, module, leg.steps))
+    trainer = make_trainer(config, run, callbacks)
+    try:
+        trainer.fit(module, make_rows(run, module, leg.steps))
+    except SystemExit as ended:
+        if isinstance(ended.__context__, KeyboardInterrupt):  # before the first step; Lightning makes it exit code 1
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _back(run: Run, leg: Leg, module: PretrainModule, error: NotFinite) -> Mark:
@@ -413,7 +425,8 @@ def make_trainer(config: TrainConfig, run: Run, callbacks: list[Any]) -> Trainer
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # teachers are
-    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # a login node is no fault
+    warnings.filterwarnings("ignore", message=".*`broadcast_buffers` is deprecated.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
     return Trainer(
         max_epochs=1,
@@ -430,7 +443,12 @@ def make_trainer(config: TrainConfig, run: Run, callbacks: list[Any]) -> Trainer
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=run.folder,
+        plugins=[SLURMEnvironment(auto_requeue=False)] if _in_slurm_alone() else None,  # ours is exact
     )
+
+
+def _in_slurm_alone() -> bool:
+    return gather.world()[1] == 1 and SLURMEnvironment.detect()
 
 
 def _strategy(run: Run) -> Any:
@@ -566,5 +584,5 @@ def _discard(folder: Path) -> None:
     if not checkpoint.names(folder / "checkpoints"):
         shutil.rmtree(folder, ignore_errors=True)
         for parent in list(folder.parents)[:2]:  # the recipe's folder and the root, if this run made them
-            if parent.is_dir() and not any(parent.iterdir()):
+            if parent.is_dir() and not any(parent.iterdir()) and not parent.is_mount():
                 parent.rmdir()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -21,12 +22,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from encdec_train.config import NAMED, SINGLE, TrainConfig, override
 from encdec_train.registry import Registry
-from encdec_train.train.checkpoint import write_text
+from encdec_train.train import slurm
+from encdec_train.train.checkpoint import names, write_text
 from encdec_train.types import Mismatch
 
 
 def create(config: TrainConfig) -> Path:
-    """A new folder `<root>/<recipe>/<name>`; an unnamed run is named by time and configuration."""
+    """A new folder `<root>/<recipe>/<name>`; an unnamed run is named by time, or SLURM job, and configuration."""
     base = Path(config.run.root) / config.name
     if config.run.name is not None:
         run = base / config.run.name
@@ -34,8 +36,7 @@ def create(config: TrainConfig) -> Path:
             raise Mismatch(f"{run}: there is a run already; choose another run.name, or: encdec-train resume {run}")
         run.mkdir(parents=True)
         return run
-    short = hashlib.sha256(dump(config).encode()).hexdigest()[:6]
-    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{short}"
+    stem = _stem(config)
     for attempt in range(1000):
         run = base / (f"{stem}-{attempt}" if attempt else stem)
         try:
@@ -44,6 +45,24 @@ def create(config: TrainConfig) -> Path:
         except FileExistsError:
             continue
     raise Mismatch(f"{base}: no free name for a run")
+
+
+def _stem(config: TrainConfig) -> str:
+    job = slurm.job()
+    short = hashlib.sha256(dump(config).encode()).hexdigest()[:6]
+    return f"slurm-{job}-{short}" if job else f"{time.strftime('%Y%m%d-%H%M%S')}-{short}"
+
+
+def requeued(config: TrainConfig) -> Path | None:
+    """The run that this SLURM job began before it was requeued; one without a checkpoint is removed."""
+    run = Path(config.run.root) / config.name / (config.run.name or _stem(config))
+    begun = run / "environment.json"
+    if not slurm.restarts() or not begun.is_file() or read_json(begun)["slurm_job"] != slurm.job():
+        return None
+    if names(run / "checkpoints"):
+        return run
+    shutil.rmtree(run)
+    return None
 
 
 def _plain(value: Any) -> Any:
@@ -153,6 +172,7 @@ def environment() -> dict[str, Any]:
     return {
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "commit": commit(),
+        "slurm_job": slurm.job(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
