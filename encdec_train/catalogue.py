@@ -30,7 +30,8 @@ Commands
   encdec-train -m +recipe=A,B seed=0,1        train every combination, one after the other
   encdec-train list [recipes|encoders|...]    what exists, one line each                          [--json]
   encdec-train show +recipe=NAME [...]        parts, shapes, parameters, data; no training        [--json]
-  encdec-train resume RUN                     continue exactly where a run stopped
+  encdec-train resume RUN [trainer.devices=N] continue exactly where a run stopped
+  encdec-train replay RUN STEP                compute one step of a run again
   encdec-train probe RUN [probe=NAME]         evaluate a finished run
   encdec-train report RUN                     write the run's report.html again
 

@@ -42,6 +42,7 @@ SMALL = [
 ]
 PACKED = ["+recipe=bert", *SMALL, "loader.workers=1"]  # packing, dropout, a worker
 PICTURES = ["+recipe=mae_vit", *SMALL]
+COMMIT = rundir.commit()  # of the code that runs, read at the start
 Outcome = dict[str, Any]
 
 
@@ -373,7 +374,7 @@ def measure(name: str, runs: int, minutes: float) -> dict[str, Any]:
         "held": sum(outcome["held"] for outcome in outcomes),
         "notes": notes if len(notes) < 40 else dict(list(notes.items())[:40]),
         "date": time.strftime("%Y-%m-%d"),
-        "commit": rundir.commit(),
+        "commit": COMMIT,
         "hardware": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
     }
 

@@ -79,9 +79,7 @@ def test_a_signal_saves_and_ends(number, code, whole, tmp_path, monkeypatch):
     before = signal.getsignal(number)
     with monkeypatch.context() as patch:
         patch.setattr(PretrainModule, "training_step", training_step)
-        with pytest.raises(
-            Stopped, match=f"{number.name}: saved after step 3 of 6; on with: encdec-train resume"
-        ) as said:
+        with pytest.raises(SystemExit) as said:
             train_stages(run_of(tmp_path), None, 0.0)
     assert said.value.code == code and signal.getsignal(number) is before
     assert checkpoint.names(tmp_path / "checkpoints")[-1] == "00-00000003"
