@@ -27,9 +27,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if debug:
             raise
         from encdec_train.errors import explain
-        from encdec_train.types import Stopped
+        from encdec_train.types import Halted
 
-        if isinstance(error, Stopped):
+        if isinstance(error, Halted):
             print(error, file=sys.stderr)
             sys.exit(error.code)
         message = explain(error)

@@ -259,7 +259,7 @@ class Mismatch(ValueError):
     """Two parts that do not fit, or a value out of range. Names both sides; shown to the user as is."""
 
 
-class Stopped(Exception):
+class Halted(Exception):
     """A run ends before its time, on purpose, and can go on from its last checkpoint. Shown to the user as is.
 
     Args:

@@ -32,7 +32,7 @@ from encdec_train.launch import compose, prepare
 from encdec_train.train import checkpoint, rundir
 from encdec_train.train.callbacks.metrics import read_metrics
 from encdec_train.train.run import resume, train
-from encdec_train.types import Mismatch, Stopped
+from encdec_train.types import Halted, Mismatch
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 STEPS = 16
@@ -74,7 +74,7 @@ def _code(work: Callable[[], Any]) -> int:
         torch.set_num_threads(1)
         work()
         return 0
-    except Stopped as stopped:
+    except Halted as stopped:
         print(stopped)
         return stopped.code
     except (Mismatch, ValueError) as error:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from encdec_train.types import Stopped
+from encdec_train.types import Halted
 
 MANIFEST = "manifest.json"
 FILES = ("model.safetensors", "optim.pt", "state.json")  # that a manifest names
@@ -34,7 +34,7 @@ def save(folder: Path, parts: nn.Module, optimizers: list[torch.optim.Optimizer]
     """Write one checkpoint under `folder`.
 
     Raises:
-        Stopped: it cannot be written. Those before it are as they were.
+        Halted: it cannot be written. Those before it are as they were.
     """
     name = f"{state['stage_index']:02d}-{state['step']:08d}"
     work, final = folder / f".{name}.tmp", folder / name
@@ -54,7 +54,7 @@ def save(folder: Path, parts: nn.Module, optimizers: list[torch.optim.Optimizer]
         left = names(folder)
         whole = f"the newest is {left[-1]}" if left else "there is none before it"
         said = f"the checkpoint cannot be written, {free:.1f} MB were free ({_first_lines(error)})"
-        raise Stopped(f"{final}: {said}; {whole}") from error
+        raise Halted(f"{final}: {said}; {whole}") from error
     return final
 
 

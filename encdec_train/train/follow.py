@@ -9,7 +9,7 @@ from pathlib import Path
 from encdec_train.config import publish
 from encdec_train.train import ranks, rundir
 from encdec_train.train.run import follow
-from encdec_train.types import Stopped
+from encdec_train.types import Halted
 
 
 def main(folder: str) -> int:
@@ -19,7 +19,7 @@ def main(folder: str) -> int:
     publish()
     try:
         follow(rundir.load(Path(folder) / "config.yaml"))
-    except Stopped as stopped:
+    except Halted as stopped:
         return stopped.code
     return 0
 

@@ -27,7 +27,7 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 
 from encdec_train.config import TrainConfig, TrainerConfig
 from encdec_train.nn.gather import world
-from encdec_train.types import Mismatch, Stopped
+from encdec_train.types import Halted, Mismatch
 
 log = logging.getLogger("encdec_train")
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -109,7 +109,7 @@ def leading(config: TrainConfig, folder: Path, restore: Path | None) -> Iterator
     """The first process: the others train along while this lasts, from the checkpoint `restore` if there is one.
 
     Raises:
-        Stopped: another process ended too early.
+        Halted: another process ended too early.
     """
     if config.trainer.world == 1:
         yield
@@ -128,7 +128,7 @@ def leading(config: TrainConfig, folder: Path, restore: Path | None) -> Iterator
         ended = others.ended() if others else None
         if ended is None:
             raise
-        raise Stopped(f"{ended}; the run goes on with: encdec-train resume {folder}") from error
+        raise Halted(f"{ended}; the run goes on with: encdec-train resume {folder}") from error
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -141,7 +141,7 @@ def following(trainer: TrainerConfig) -> Iterator[tuple[Path, Path | None]]:
     """Another process: told by the first where the run is, and which checkpoint all go on from.
 
     Raises:
-        Stopped: the first process, or another one, is gone.
+        Halted: the first process, or another one, is gone.
     """
     place = outside()
     assert place is not None, "nobody said which process this is"
@@ -153,7 +153,7 @@ def following(trainer: TrainerConfig) -> Iterator[tuple[Path, Path | None]]:
     except RuntimeError as error:
         if not any(word in str(error).lower() for word in ("connection", "timed out", "nccl", "socket")):
             raise
-        raise Stopped(f"process {place.rank} of {place.world}: another one is gone") from error
+        raise Halted(f"process {place.rank} of {place.world}: another one is gone") from error
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

@@ -39,7 +39,7 @@ from encdec_train.train.frozen import Frozen, to_device
 from encdec_train.train.module import NotFinite, PretrainModule
 from encdec_train.train.recompute import recompute
 from encdec_train.train.samples import write_samples
-from encdec_train.types import Mismatch, Stopped
+from encdec_train.types import Halted, Mismatch
 
 log = logging.getLogger("encdec_train")
 Rows = Sequence[dict[str, Any]]
@@ -276,7 +276,7 @@ def _train_stage(run: Run, leg: Leg, mark: Mark, started: float) -> None:
     """To its end, going back as often as the guard allows; `started` is when, had the run never stopped.
 
     Raises:
-        Stopped: by a signal, or because it cannot go on.
+        Halted: by a signal, or because it cannot go on.
     """
     for _ in range(run.config.guard.limit + 1):
         module = make_module(run, leg, mark)
@@ -285,7 +285,7 @@ def _train_stage(run: Run, leg: Leg, mark: Mark, started: float) -> None:
             return
         except NotFinite as error:
             mark = _back(run, leg, module, error)
-    raise Stopped(f"stage {leg.name}: went back {run.config.guard.limit} times (guard.limit), which did not help")
+    raise Halted(f"stage {leg.name}: went back {run.config.guard.limit} times (guard.limit), which did not help")
 
 
 def make_module(run: Run, leg: Leg, mark: Mark) -> PretrainModule:
@@ -345,7 +345,7 @@ def _fit(run: Run, leg: Leg, mark: Mark, module: PretrainModule, started: float)
         config.checkpoint,
         state=state,
         first=config.guard.nonfinite is Nonfinite.rollback and mark.checkpoint is None,
-        score=None if best in (None, "loss") else lambda: evaluate(run, best)[best],
+        score=None if best in (None, "loss") else lambda: _score(run, best),
     )
     callbacks: list[Any] = [watch, unread, saver, Stopper(saver, run.folder)]
     if mark.checkpoint is not None:
@@ -371,20 +371,27 @@ def _fit(run: Run, leg: Leg, mark: Mark, module: PretrainModule, started: float)
         raise
 
 
+def _score(run: Run, probe: str) -> float:
+    found = evaluate(run, probe)
+    if probe not in found:
+        raise Halted(f"checkpoint.best: probe '{probe}' needs classes, and the data have none")
+    return found[probe]
+
+
 def _back(run: Run, leg: Leg, module: PretrainModule, error: NotFinite) -> Mark:
     """The newest checkpoint of this stage, with the data that led from there to the bad step left out.
 
     As Chowdhery et al. 2022 (PaLM, arXiv:2204.02311, section 5.1) did by hand.
 
     Raises:
-        Stopped: the run is not to go back.
+        Halted: the run is not to go back.
     """
     rollback = run.config.guard.nonfinite is Nonfinite.rollback
     step = leg.offset + (module.done + 1 if rollback else module.bad)
     if ranks.is_first():
         write_event(run.folder, "nonfinite", step, str(error))
     if not rollback:
-        raise Stopped(f"step {step}: {error}; nothing was saved since then (guard.nonfinite=skip or rollback goes on)")
+        raise Halted(f"step {step}: {error}; nothing was saved since then (guard.nonfinite=skip or rollback goes on)")
     found, _ = checkpoint.newest(run.folder / "checkpoints")
     mark = Mark.of(found)
     log.warning("step %d: %s; back to %s, with other data", step, error, found.name)

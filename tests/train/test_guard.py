@@ -16,7 +16,7 @@ from encdec_train.train.callbacks.watch import LINES, spiked
 from encdec_train.train.module import PretrainModule
 from encdec_train.train.replay import replay
 from encdec_train.train.run import reopen, train_stages
-from encdec_train.types import Mismatch, Stopped
+from encdec_train.types import Halted, Mismatch
 from tests.ranks import forked
 from tests.runs import assembled, small
 
@@ -89,7 +89,7 @@ def test_a_signal_saves_and_ends(number, code, whole, tmp_path, monkeypatch):
 
 def test_no_number_stops_before_anything_is_saved(tmp_path, poisoned):
     run = run_of(tmp_path, "trainer.log_every=2")
-    with pytest.raises(Stopped, match="step 4: the loss is not a finite number; nothing was saved since then"):
+    with pytest.raises(Halted, match="step 4: the loss is not a finite number; nothing was saved since then"):
         train_stages(run, None, 0.0)
     assert checkpoint.names(tmp_path / "checkpoints") == ["00-00000002"]
     (event,) = events(tmp_path)
@@ -109,7 +109,7 @@ def test_a_step_is_skipped(whole, tmp_path, poisoned):
     assert checkpoint.read_state(tmp_path / "checkpoints" / "00-00000006")["skipped"] == 1
     assert all(value.isfinite().all() for value in run.parts.state_dict().values())
     assert [event["step"] for event in events(tmp_path)] == [4]
-    with pytest.raises(Stopped, match=r"1 steps were skipped, guard\.limit is 0"):
+    with pytest.raises(Halted, match=r"1 steps were skipped, guard\.limit is 0"):
         train_stages(run_of(tmp_path / "none", "guard.nonfinite=skip", "guard.limit=0"), None, 0.0)
 
 
@@ -163,9 +163,7 @@ def test_too_many_unread_rows_end_the_run():
     unread = Unread(batch=100, most=0.01)
     unread.on_train_start(None, Module)
     unread.on_train_batch_end(None, Module, None, Batch, 0)  # 6 of 1000
-    with pytest.raises(
-        Stopped, match=r"12 rows of the data could not be read, more than data.max_skipped=0.01 of 1000"
-    ):
+    with pytest.raises(Halted, match=r"12 rows of the data could not be read, more than data.max_skipped=0.01 of 1000"):
         unread.on_train_batch_end(None, Module, None, Batch, 1)
 
 
@@ -198,7 +196,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
         try:
             checkpoint.save(tmp_path, torch.nn.Linear(50, 50), [], {**state, "step": 2})
-        except Stopped as stopped:
+        except Halted as stopped:
             return str(stopped)
 
     (said,) = forked(1, fill, tmp_path)

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from encdec_train.train.ranks import Tally
-from encdec_train.types import Stopped
+from encdec_train.types import Halted
 
 log = logging.getLogger("encdec_train")
 LEAST = 1000  # rows: the share of fewer says little
@@ -40,6 +40,6 @@ class Unread(Callback):
         self.skipped += int(self.tally(len(batch.skipped)))
         read = max(pl_module.done * self.batch, LEAST)
         if self.skipped > self.most * read:
-            raise Stopped(
+            raise Halted(
                 f"{self.skipped} rows of the data could not be read, more than data.max_skipped={self.most} of {read}"
             )

@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from encdec_train.config import GuardConfig
 from encdec_train.train import checkpoint
 from encdec_train.train.ranks import is_first
-from encdec_train.types import Stopped
+from encdec_train.types import Halted
 
 log = logging.getLogger("encdec_train")
 LINES = 20  # of metrics: what a spike is measured against, and the pause after a warning of one kind
@@ -57,7 +57,7 @@ class Watch(Callback):
         self.skipped = pl_module.skipped
         self.warn("skipped", self.offset + pl_module.done, "a loss or a gradient is not finite: it changes nothing")
         if self.skipped > self.config.limit:
-            raise Stopped(f"stage {self.stage}: {self.skipped} steps were skipped, guard.limit is {self.config.limit}")
+            raise Halted(f"stage {self.stage}: {self.skipped} steps were skipped, guard.limit is {self.config.limit}")
 
     def warn(self, kind: str, step: int, text: str) -> None:
         """Say it, unless this kind was said a moment ago, and keep what replays the step."""
