@@ -77,7 +77,13 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
 
 
 class Unreadable(ValueError):
-    """A row of the data that cannot be read or transformed; says which."""
+    """A row of the data that cannot be read or transformed; says which.
+
+    A worker process hands on its whole traceback as the text, of which only our own sentence is kept.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text.strip().rsplit(f"{type(self).__name__}: ", 1)[-1])
 
 
 @dataclass(frozen=True)

@@ -249,7 +249,7 @@ def legs(config: TrainConfig) -> list[Leg]:
 
 def train_stages(run: Run, restore: Path | None, started: float) -> None:
     """The stages that are left; the same on every process."""
-    for line in describe_batch(run):
+    for line in describe_batch(run) if ranks.is_first() else []:
         log.info(line)
     at = checkpoint.read_state(restore)["stage_index"] if restore else 0
     for leg in legs(run.config)[at:]:

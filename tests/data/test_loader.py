@@ -62,6 +62,9 @@ def test_a_broken_row_is_named(tmp_path):
     dataset = StepDataset(Torn(items[i] for i in range(40)), transform, 0, clean=False, label=None)
     with pytest.raises(ValueError, match=r"row 15 of the data: part-15\.png is torn"):
         dataset.__getitems__([(0, 1), (0, 15)])
+    sampler = StepSampler(40, BATCH, 7, start=0, stop=3)
+    with pytest.raises(ValueError, match=r"^row \d+ of the data: part-\d+\.png is torn$"):  # from a worker too
+        list(make_loader(dataset, sampler, workers=1))
 
 
 def test_another_row_stands_for_a_broken_one(tmp_path):
