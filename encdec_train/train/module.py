@@ -251,8 +251,8 @@ class PretrainModule(LightningModule):
         self.losses.zero_()
         return total / max(count, 1.0)
 
-    def check(self) -> None:
-        """Reads from the device whether all losses were finite.
+    def check(self, *, weights: bool = False) -> None:
+        """Reads from the device whether all losses, and the weights now, are finite.
 
         Raises:
             NotFinite: one was not; the weights are spoiled since then.
@@ -260,6 +260,9 @@ class PretrainModule(LightningModule):
         self.bad = int(self.first_bad)
         if self.bad <= self.done:
             raise NotFinite("the loss is not a finite number")
+        if weights and not torch.nn.utils.get_total_norm(self.parts.student.parameters()).isfinite():
+            self.bad = self.done
+            raise NotFinite("a gradient was not finite")
 
 
 def over_ranks(terms: Terms) -> Terms:

@@ -13,9 +13,9 @@ from encdec_train.train import checkpoint
 from encdec_train.train.callbacks.metrics import read_metrics
 from encdec_train.train.callbacks.unread import Unread
 from encdec_train.train.callbacks.watch import LINES, spiked
-from encdec_train.train.module import PretrainModule
+from encdec_train.train.module import NotFinite, PretrainModule
 from encdec_train.train.replay import replay
-from encdec_train.train.run import reopen, train_stages
+from encdec_train.train.run import Mark, legs, make_module, reopen, train_stages
 from encdec_train.types import Halted, Mismatch
 from tests.ranks import forked
 from tests.runs import assembled, small
@@ -99,6 +99,17 @@ def test_no_number_stops_before_anything_is_saved(tmp_path, poisoned):
     assert replay(tmp_path, 4).loss != replay(tmp_path, 4).loss  # not a number
     with pytest.raises(Mismatch, match="step 4 has no finite loss, so step 6 has no meaning"):
         replay(tmp_path, 6)
+
+
+def test_spoiled_weights_are_not_saved(tmp_path):
+    run = run_of(tmp_path)
+    module = make_module(run, legs(run.config)[0], Mark())
+    module.check(weights=True)
+    with torch.no_grad():
+        next(run.parts.student.parameters()).view(-1)[0] = torch.inf
+    module.check()
+    with pytest.raises(NotFinite, match="a gradient was not finite"):
+        module.check(weights=True)
 
 
 def test_a_step_is_skipped(whole, tmp_path, poisoned):

@@ -58,7 +58,7 @@ class Saver(Callback):
         """Now, unless this step is saved already."""
         if self.saved == module.done:
             return
-        module.check()
+        module.check(weights=True)
         started = time.perf_counter()
         mean = module.mean_loss()
         if trainer.is_global_zero:
