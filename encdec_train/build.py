@@ -81,6 +81,9 @@ def check(config: TrainConfig, views: dict[str, Spec]) -> Wiring:
         if beyond:
             wiring.problem(f"encoder.{name}.emit", f"{beyond} is outside of {len(layers or ())} layers")
     _check_stages(config, wiring)
+    if config.checkpoint.best not in (None, "loss", *config.probe):
+        have = ", ".join(["loss", *config.probe])
+        wiring.problem("checkpoint.best", f"there is no probe '{config.checkpoint.best}'; there is: {have}")
     for name, values in config.phase.items():
         _check_optim(config, wiring, f"phase.{name}", values)
     if wiring.problems:

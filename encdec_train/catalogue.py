@@ -31,7 +31,8 @@ Commands
   encdec-train list [recipes|encoders|...]    what exists, one line each                          [--json]
   encdec-train show +recipe=NAME [...]        parts, shapes, parameters, data; no training        [--json]
   encdec-train preview +recipe=NAME [...]     what step 0 sees, and what the data cost      [--out DIR]
-  encdec-train resume RUN                     continue exactly where a run stopped
+  encdec-train resume RUN [trainer.devices=N] continue exactly where a run stopped
+  encdec-train replay RUN STEP                compute one step of a run again
   encdec-train probe RUN [probe=NAME]         evaluate a finished run
   encdec-train verify RUN                     met, below or not comparable with what the recipe promises
   encdec-train report RUN                     write the run's report.html again

@@ -10,11 +10,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-COMMANDS = ("list", "show", "preview", "resume", "probe", "verify", "report", "export", "runs", "doctor", "train")
+COMMANDS = (
+    *("list", "show", "preview", "resume", "replay", "probe", "verify", "report", "export", "runs", "doctor"),
+    "train",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run one command and exit: 0 done, 2 wrong input, 130 interrupted, 1 our own fault."""
+    """Run one command and exit: 0 done, 2 wrong input, 130 or 143 interrupted, 1 stopped early or our own fault."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -27,7 +30,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if debug:
             raise
         from encdec_train.errors import explain
+        from encdec_train.types import Halted
 
+        if isinstance(error, Halted):
+            print(error, file=sys.stderr)
+            sys.exit(error.code)
         message = explain(error)
         if message is None:
             raise
@@ -86,6 +93,12 @@ def _resume(arguments: list[str]) -> int:
     return resume_command(arguments)
 
 
+def _replay(arguments: list[str]) -> int:
+    from encdec_train.launch import replay_command
+
+    return replay_command(arguments)
+
+
 def _probe(arguments: list[str]) -> int:
     from encdec_train.launch import probe_command
 
@@ -127,6 +140,7 @@ _LOADED: dict[str, Callable[[list[str]], int]] = {
     "show": _show,
     "preview": _preview,
     "resume": _resume,
+    "replay": _replay,
     "probe": _probe,
     "verify": _verify,
     "report": _report,

@@ -85,36 +85,82 @@ class Precision(Enum):
     bf16 = "bf16-mixed"
 
 
+class Strategy(Enum):
+    """How several processes share the work."""
+
+    ddp = "ddp"  # every process holds the whole model (Li et al. 2020, arXiv:2006.15704)
+    fsdp = "fsdp"  # every process holds a share of it
+
+
 @dataclass(kw_only=True)
 class TrainerConfig:
     max_steps: int | None = None  # cap on the steps of each stage
     accelerator: str = "auto"
-    devices: int = 1  # more are refused until the loader hands every rank its own rows
+    devices: int = 1  # processes on each node; `loader.batch` is what all of them take together
+    num_nodes: int = 1
+    strategy: Strategy = Strategy.ddp
+    accumulate: int = 1  # micro batches, one after the other, whose gradients make one step
+    timeout: float = 1800.0  # seconds after which a process that waits for another one gives up
     precision: Precision = Precision.fp32
     clip: float | None = None  # largest norm of the whole gradient; none: not clipped
+    recompute: bool = False  # keep no activations within the blocks of encoders and decoders, compute them again
     compile: bool = False  # torch.compile the encoders and decoders
     deterministic: bool = False  # refuse operations without a deterministic kernel
     log_every: int = 10  # steps between lines of metrics.jsonl
     threads: int | None = None  # CPU threads; none: torch's choice
 
     def __post_init__(self) -> None:
-        if self.devices != 1:
-            raise Mismatch(f"trainer.devices: {self.devices}; a run is on one device so far")
-        if self.max_steps is not None and self.max_steps < 1:
-            raise Mismatch(f"trainer.max_steps: {self.max_steps} is below 1")
-        if self.log_every < 1:
-            raise Mismatch(f"trainer.log_every: {self.log_every} is below 1")
+        for name in ("max_steps", "log_every", "devices", "num_nodes", "accumulate", "timeout"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise Mismatch(f"trainer.{name}: {value} is below 1")
+        if self.strategy is Strategy.fsdp:
+            raise Mismatch(
+                "trainer.strategy: fsdp is not supported: checkpoints and teachers hold whole parts; use ddp"
+            )
+
+    @property
+    def world(self) -> int:
+        """Processes on all nodes together."""
+        return self.devices * self.num_nodes
 
 
 @dataclass(kw_only=True)
 class CheckpointConfig:
     every: int = 1000  # steps between checkpoints; one more at the end of every stage
     keep: int = 2  # newest ones that are kept
+    keep_every: int | None = None  # those of a multiple of so many steps are kept for good; none: no others are
+    best: str | None = None  # keep the best one too: by `loss`, the mean since the one before, or by a probe's name
 
     def __post_init__(self) -> None:
-        for name in ("every", "keep"):
-            if getattr(self, name) < 1:
-                raise Mismatch(f"checkpoint.{name}: {getattr(self, name)} is below 1")
+        for name in ("every", "keep", "keep_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise Mismatch(f"checkpoint.{name}: {value} is below 1")
+
+
+class Nonfinite(Enum):
+    """What follows a loss or a gradient that is not a finite number."""
+
+    stop = "stop"  # found where metrics are written, before anything is saved
+    skip = "skip"  # the step changes nothing
+    rollback = "rollback"  # on from the newest checkpoint, with the data behind those that led there
+
+
+@dataclass(kw_only=True)
+class GuardConfig:
+    nonfinite: Nonfinite = Nonfinite.stop
+    limit: int = 10  # steps that are skipped, or times that the run goes back, in one stage at most
+    spike: float | None = 8.0  # warn of a loss so many deviations above the last twenty lines' median; none: never
+    spread: float | None = 0.01  # warn where vectors that are compared or predicted from differ less; none: never
+
+    def __post_init__(self) -> None:
+        if self.limit < 0:
+            raise Mismatch(f"guard.limit: {self.limit} is below 0")
+        for name in ("spike", "spread"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise Mismatch(f"guard.{name}: {value} is not above 0")
 
 
 class Logger(Enum):
@@ -218,6 +264,7 @@ class TrainConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     kernels: KernelsConfig = field(default_factory=KernelsConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     logger: list[Logger] = field(default_factory=lambda: [Logger.jsonl])
     run: RunConfig = field(default_factory=RunConfig)

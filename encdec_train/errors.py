@@ -18,7 +18,9 @@ def explain(error: BaseException) -> str | None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    if isinstance(error, Mismatch):
+    from encdec_train.data.loader import Unreadable
+
+    if isinstance(error, Mismatch | Unreadable):
         return str(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _composition(error)

@@ -76,8 +76,10 @@ def _one(composed: DictConfig) -> float:
     from encdec_train.train.run import train
 
     promised = promise(config)  # what it is to be held against is read before anything is trained
-    scales = describe_scales(config, overrides)
-    summary = settle(Path(train(config, scales=scales)["run"]), promised)
+    summary = train(config, scales=describe_scales(config, overrides))
+    if not summary:
+        return float("nan")  # another process has it
+    summary = settle(Path(summary["run"]), promised)
     _table(summary)
     return float(summary["loss"]["last"])
 
@@ -184,16 +186,32 @@ def _table(summary: dict[str, Any]) -> None:
 
 
 def resume_command(arguments: Sequence[str]) -> int:
-    """`encdec-train resume RUN`."""
-    run = _one_run(arguments, "resume RUN")
+    """`encdec-train resume RUN [trainer.devices=2 ...]`."""
+    changes = [a for a in arguments if "=" in a]
+    run = _one_run([a for a in arguments if "=" not in a], "resume RUN [trainer.devices=N ...]")
     prepare()
     speak()
     from encdec_train.train import rundir
     from encdec_train.train.run import resume
 
     promised = promise(rundir.load(rundir.require_run(run) / "config.yaml"))
-    resume(run)
-    _table(settle(run, promised))
+    if resume(run, changes):  # else another process has it
+        _table(settle(run, promised))
+    return 0
+
+
+def replay_command(arguments: Sequence[str]) -> int:
+    """`encdec-train replay RUN STEP`."""
+    if len(arguments) != 2 or not arguments[1].isdigit():
+        raise Mismatch(f"usage: encdec-train replay RUN STEP; given: {' '.join(arguments) or 'nothing'}")
+    prepare()
+    speak()
+    from encdec_train.train.replay import replay
+
+    found = replay(Path(arguments[0]), int(arguments[1]))
+    print(f"step {arguments[1]}: loss {found.loss:.9g}{found.compared}")
+    for name, term in found.terms.items():
+        print(f"  {name}: {term.mean:.9g} = {term.sum:.9g} / {term.count:.9g}, weight {float(term.weight):g}")
     return 0
 
 

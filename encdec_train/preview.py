@@ -99,10 +99,10 @@ def first_step(run: Run, rows: int | None = None) -> Step:
     """Step 0 of the first stage as training makes it, or its first rows alone."""
     key = stage_key(run.config)
     dataset, sampler = pipeline(run, key, steps=1)
-    number, batch = collate_step(dataset.__getitems__(next(iter(sampler))[:rows]))
-    rng = Rng(key, torch.full((), number, dtype=torch.int64, device=run.device))
+    drawn = collate_step(dataset.__getitems__(next(iter(sampler))[:rows]))
+    rng = Rng(key, torch.full((), drawn.step, dtype=torch.int64, device=run.device))
     derive = {view: run.wiring.paths[name] for view, name in run.config.derive.items()}
-    return Step(run.transform.finish(to_device(batch, run.device), rng, clean=False), run.parts, rng, derive)
+    return Step(run.transform.finish(to_device(drawn.micro[0], run.device), rng, clean=False), run.parts, rng, derive)
 
 
 def stage_key(config: TrainConfig) -> int:
@@ -120,10 +120,10 @@ def measure(run: Run, seconds: float) -> Speed:
     """Load batches for some seconds, then finish the last one on the device again and again; the first is warm-up."""
     key, batch = stage_key(run.config), run.config.loader.batch
     loader = iter(make_loader(*pipeline(run, key, steps=10_000), workers=run.config.loader.workers))
-    _, units = next(loader)
+    units = next(loader).micro[0]
     started, count = time.perf_counter(), 0
     while count < 1000 and time.perf_counter() - started < seconds:
-        _, units = next(loader)
+        units = next(loader).micro[0]
         count += 1
     loaded = count * batch / (time.perf_counter() - started)
     moved, rng = to_device(units, run.device), Rng(key, 0)

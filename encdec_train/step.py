@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -115,6 +115,18 @@ class Step:
         if full not in self._memo:
             self._memo[full] = make()
         return self._memo[full]
+
+    def trained(self) -> dict[Path, Tokens]:
+        """What encoders made with gradient, with the codes of a bottleneck; the paths stand without theirs."""
+        found: dict[Path, Tokens] = {}
+        for full, value in self._memo.items():
+            verb, key, gradient = cast(tuple[str, Any, bool], full)
+            if gradient and verb == "encode":
+                found[key] = value
+            elif gradient and verb == "tokens" and replace(key, bottleneck=None) in found:
+                key = replace(key, bottleneck=None)
+                found[key] = replace(found[key], codes=value.codes)
+        return found
 
     def add(self, name: str, term: Term) -> None:
         """A part's own loss. Counted once, and only where gradients flow."""

@@ -269,6 +269,18 @@ class Mismatch(ValueError):
     """Two parts that do not fit, or a value out of range. Names both sides; shown to the user as is."""
 
 
+class Halted(Exception):
+    """A run ends before its time, on purpose, and can go on from its last checkpoint. Shown to the user as is.
+
+    Args:
+        code: exit code of the process.
+    """
+
+    def __init__(self, text: str, code: int = 1) -> None:
+        super().__init__(text)
+        self.code = code
+
+
 def gather_rows(field: Tensor, keep: Tensor) -> Tensor:
     """Rows of `field` (B,N,...) at `keep` (B,K) -> (B,K,...)."""
     index = keep.view(*keep.shape, *[1] * (field.dim() - 2))

@@ -24,7 +24,8 @@ from encdec_train.types import Mismatch
 NEUTRAL = (
     *("seed", "run", "logger", "recipe_name", "checkpoint", "paper", "rung", "data.path", "data.limit"),
     *("loader.workers", "trainer.accelerator", "trainer.devices", "trainer.log_every", "trainer.threads"),
-    *("trainer.compile", "trainer.deterministic", "trainer.max_steps"),
+    *("trainer.compile", "trainer.deterministic", "trainer.max_steps", "trainer.num_nodes", "trainer.timeout"),
+    *("trainer.recompute", "guard", "kernels"),
 )
 SET_ELSEWHERE = ("seed=", "run.", "trainer.threads=", "loader.workers=")  # overrides that a command leaves to others
 

@@ -25,7 +25,7 @@ import torch
 
 from encdec_train.build import check, compute_terms, make_parts, make_transform
 from encdec_train.config import TrainConfig
-from encdec_train.data.loader import collate_step
+from encdec_train.data.example import collate
 from encdec_train.data.open import open_rows
 from encdec_train.data.packing import pack, shuffled
 from encdec_train.data.transforms.text import Text
@@ -76,7 +76,7 @@ def fill(batches: list[list[Piece]], extra: int) -> float:
 def ours(config: TrainConfig, text: Text, parts: Parts) -> Callable[[int, list[Piece]], Work]:
     def prepare(number: int, row: list[Piece]) -> Work:
         def work() -> torch.Tensor:
-            _, batch = collate_step([(number, text(row, 0, Rng(0), clean=False))])
+            batch = collate([text(row, 0, Rng(0), clean=False)])
             step = Step(batch, parts, Rng(0, torch.tensor(number)))
             return compute_terms(step, config.objective)["main"].mean
 

@@ -1,11 +1,16 @@
-"""Two processes with half of a batch each: what a loss on vectors must give on both together."""
+"""Several processes with a share of a batch each must give together what one gives alone."""
 
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -69,3 +74,36 @@ def check_two_ranks(
             torch.testing.assert_close(torch.cat(halves), expected)
     for state in states:
         torch.testing.assert_close(state, whole.state_dict())
+
+
+def forked(world: int, work: Callable[[], Any], folder: Path) -> list[Any]:
+    """What `work` returns in each of `world` processes that are one process group; copies of this one, so they start
+    at once."""
+    store = folder / f"store{world}"
+    children = []
+    for rank in range(world):
+        child = os.fork()
+        if child == 0:
+            _work(rank, world, store, work, folder)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * world
+    return [torch.load(folder / f"{world}-{rank}.pt", weights_only=False) for rank in range(world)]
+
+
+def _work(rank: int, world: int, store: Path, work: Callable[[], Any], folder: Path) -> NoReturn:
+    code = 1
+    try:
+        torch.set_num_threads(1)
+        os.environ.update({"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{world}"})
+        os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"})
+        if world > 1:
+            wait = timedelta(seconds=100)
+            dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=world, timeout=wait)
+        torch.save(work(), folder / f"{world}-{rank}.pt")
+        if world > 1:
+            dist.barrier()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)

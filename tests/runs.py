@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from encdec_train.build import check, dry_run, make_transform
+from encdec_train.data.open import open_rows
 from encdec_train.launch import compose
 from encdec_train.paths import RECIPES
+from encdec_train.train import rundir
+from encdec_train.train.run import assemble
 
 RECIPE_NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
@@ -25,3 +29,12 @@ def small(recipe: str, root: Path, *overrides: str, steps: int = 4):
             *overrides,
         ]
     )
+
+
+def assembled(config, folder: Path):
+    """A run under `folder` that is ready to train, without what comes before the first step and after the last."""
+    transform = make_transform(config)
+    wiring = check(config, transform.specs())
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(rundir.dump(config), encoding="utf-8")
+    return assemble(config, transform, wiring, dry_run(config, wiring), open_rows(config.data), folder)

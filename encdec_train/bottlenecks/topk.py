@@ -41,6 +41,8 @@ class TopkConfig:
 class Topk(nn.Module):
     """Tokens (B,prefix+N,D) -> the same shape, restored from k latents; `codes` (B,N,k) tell which."""
 
+    batchwise = True
+
     idle: Tensor
 
     def __init__(self, config: TopkConfig, upstream: Spec) -> None:

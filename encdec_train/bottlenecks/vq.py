@@ -15,13 +15,14 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encdec_train.nn.gather import world
+from encdec_train.nn.gather import gather_ranks, world
 from encdec_train.nn.transformer import init_linear
 from encdec_train.registry import bottlenecks
 from encdec_train.rng import Rng
 from encdec_train.types import Mismatch, Sites, Spec, Term, Tokens
 
 _LAST = torch.iinfo(torch.int64).max
+Spare = tuple[Tensor, Tensor]  # (K,) rows of the flat B*N that a rank offers, (K,) which of all ranks' offers are taken
 Chosen = tuple[Tensor, Tensor, dict[str, Tensor]]  # entries (B,N,W), codes (B,N), losses (B,N) by name
 
 
@@ -56,6 +57,8 @@ class VqConfig:
 class Vq(nn.Module):
     """Tokens (B,N,D) -> (B,N,D) sums of entries and `codes` (B,N,Q); the gradient passes straight through."""
 
+    batchwise = True
+
     def __init__(self, config: VqConfig, upstream: Spec) -> None:
         super().__init__()
         self.config = config
@@ -68,13 +71,13 @@ class Vq(nn.Module):
 
     def forward(self, tokens: Tokens, rng: Rng) -> Tokens:
         x, sites = self.inside(tokens.x).float(), tokens.sites  # (B,N,W)
-        real, order = sites.real(), self.candidates(sites, rng)
+        real, spare = sites.real(), self.candidates(sites, rng)
         used = self.used(sites, rng)  # (B,) books of each row, or None for all
         rest, total, codes = x, torch.zeros_like(x), []
         losses: dict[str, Tensor] = {}
         for number, book in enumerate(self.books):
             own = real if used is None else real & (number < used)[:, None]  # (B,N)
-            entry, code, lost = book(rest, own, order)
+            entry, code, lost = book(rest, own, spare)
             for name, loss in lost.items():  # (B,N) each
                 losses[name] = losses.get(name, x.new_zeros(())) + (loss * own).sum() / self.config.books
             entry = (entry * own[..., None]).detach()
@@ -87,14 +90,16 @@ class Vq(nn.Module):
         y = self.outside(y.to(tokens.x.dtype))
         return replace(tokens, x=y, codes=torch.stack(codes, -1), aux={**(tokens.aux or {}), **aux}, layers=None)
 
-    def candidates(self, sites: Sites, rng: Rng) -> Tensor | None:
-        """(entries,) rows of the flat B*N that may replace entries, real ones, the same in any order of the batch."""
+    def candidates(self, sites: Sites, rng: Rng) -> Spare | None:
+        """Real rows that may replace entries: the same in any order of the batch, and for any number of ranks."""
         if not self.follows() or not self.config.restart:
             return None
         real = sites.real().flatten()
         bits = rng.bits("vq.restart", sites.sample, sites.place).flatten().masked_fill(~real, _LAST)
-        turn = torch.arange(self.config.entries, device=bits.device) % real.sum().clamp_min(1)
-        return bits.argsort(stable=True)[turn]
+        turn, count = torch.arange(self.config.entries, device=bits.device), real.sum()
+        offered = bits.argsort(stable=True)[turn % count.clamp_min(1)]
+        ranked = gather_ranks(bits[offered].masked_fill(turn >= count, _LAST)).argsort(stable=True)
+        return offered, ranked[turn % all_ranks(count.clone()).clamp_min(1)]
 
     def follows(self) -> bool:
         """Whether the entries move by themselves in this pass."""
@@ -128,12 +133,12 @@ class Book(nn.Module):
         self.register_buffer("uses", torch.full((config.entries,), start))  # sites of a step that chose the entry
         self.register_buffer("sums", entries * start)  # of these sites
 
-    def forward(self, x: Tensor, real: Tensor, order: Tensor | None) -> Chosen:
+    def forward(self, x: Tensor, real: Tensor, spare: Spare | None) -> Chosen:
         """Of x (B,N,W) the nearest entries, their codes and the losses; the averages move after the choice."""
         code = nearest(x.detach(), self.entries)
         entry = F.embedding(code, self.entries)
         if self.config.decay is not None and self.training and torch.is_grad_enabled():
-            self.follow(x.detach().flatten(0, 1), code.flatten(), real.flatten(), order)
+            self.follow(x.detach().flatten(0, 1), code.flatten(), real.flatten(), spare)
         return entry, code, self.losses(x, entry)
 
     def losses(self, x: Tensor, entry: Tensor) -> dict[str, Tensor]:
@@ -144,16 +149,17 @@ class Book(nn.Module):
         return found
 
     @torch.no_grad()
-    def follow(self, x: Tensor, code: Tensor, real: Tensor, order: Tensor | None) -> None:
-        """Move the averages by the (M,W) rows of all ranks, and replace entries out of use by rows at `order`."""
+    def follow(self, x: Tensor, code: Tensor, real: Tensor, spare: Spare | None) -> None:
+        """Move the averages by the (M,W) rows of all ranks, and replace entries out of use by spare rows."""
         assert self.config.decay is not None
         chosen = F.one_hot(code, self.config.entries).to(x.dtype) * real[:, None]  # (M,K)
         uses, sums = all_ranks(chosen.sum(0)), all_ranks(chosen.T @ x)
         self.uses.lerp_(uses, 1 - self.config.decay)
         self.sums.lerp_(sums, 1 - self.config.decay)
-        if order is not None:
+        if spare is not None:
             idle = self.uses < self.config.restart
-            fresh = from_ranks(x[order])
+            offered, taken = spare
+            fresh = gather_ranks(x[offered])[taken]
             self.uses.copy_(torch.where(idle, self.config.restart, self.uses))
             self.sums.copy_(torch.where(idle[:, None], fresh * self.config.restart, self.sums))
         self.entries.copy_(self.sums / self.uses.clamp_min(1e-5)[:, None])
@@ -169,10 +175,3 @@ def all_ranks(x: Tensor) -> Tensor:
     if world()[1] > 1:
         dist.all_reduce(x)
     return x
-
-
-def from_ranks(x: Tensor) -> Tensor:
-    """(K,...) with rows taken from the ranks in turn, the same on all of them."""
-    rank, size = world()
-    mine = torch.arange(len(x), device=x.device) % size == rank
-    return all_ranks(x * mine.view(-1, *[1] * (x.dim() - 1)))

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
+
+from encdec_train.types import Mismatch
+
+# What follows a row that cannot be read: `raise` names it and stops; `skip` puts another one in its place.
+OnError = Enum("OnError", {"raise": "raise", "skip": "skip"})
 
 
 @dataclass(kw_only=True)
@@ -15,6 +21,12 @@ class DataConfig:
     column: str | None = None  # column that holds the content; none: the first that fits the transform
     label: str | None = "label"  # column with the class that probes read; none: no labels
     limit: int | None = None  # use only the first rows of the training split
+    on_error: OnError = OnError["raise"]  # or skip: another row, always the same, takes the place of a broken one
+    max_skipped: float = 0.01  # share of the rows read so far, of a thousand at least, that may be skipped
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_skipped <= 1:
+            raise Mismatch(f"data.max_skipped: {self.max_skipped} is not in [0, 1]")
 
     @property
     def ordered(self) -> bool:

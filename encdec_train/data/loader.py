@@ -1,18 +1,23 @@
 """The order of samples, as a pure function of (seed, step): nothing to save, nothing to lose.
 
 Global step t takes the positions t * batch to (t + 1) * batch - 1 of an endless stream; the stream is one keyed
-permutation of the items after another. A resumed run starts the stream at its step.
+permutation of the items after another. A resumed run starts the stream at its step. A step's rows are cut into micro
+batches, and each of these into one share for each rank, in their order: how many workers or ranks there are changes
+nothing but who reads a row.
 """
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from encdec_train.data.config import OnError
 from encdec_train.data.example import Example, Row, collate
 from encdec_train.data.transform import Transform
 from encdec_train.rng import Rng
@@ -25,14 +30,24 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
     Args:
         items: number of items N.
         batch: rows of one global step.
-        rank, world: this process takes the positions rank, rank + world, ... of each step.
+        accumulate, rank, world: of each of `accumulate` micro batches this process takes the share number `rank`.
     """
 
     def __init__(
-        self, items: int, batch: int, seed: int, *, start: int, stop: int, rank: int = 0, world: int = 1
+        self,
+        items: int,
+        batch: int,
+        seed: int,
+        *,
+        start: int,
+        stop: int,
+        accumulate: int = 1,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.items, self.batch, self.seed = items, batch, seed
-        self.start, self.stop, self.rank, self.world = start, stop, rank, world
+        self.start, self.stop = start, stop
+        self.accumulate, self.rank, self.world = accumulate, rank, world
         self._epoch: tuple[int, list[int]] | None = None
 
     def permutation(self, epoch: int) -> list[int]:
@@ -47,16 +62,52 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         positions = range(step * self.batch, (step + 1) * self.batch)
         return [self.permutation(p // self.items)[p % self.items] for p in positions]
 
+    def own(self, step: int) -> list[int]:
+        """The items of this rank, micro batch by micro batch."""
+        ids, share = self.ids(step), self.batch // (self.accumulate * self.world)
+        firsts = [(micro * self.world + self.rank) * share for micro in range(self.accumulate)]
+        return [item for first in firsts for item in ids[first : first + share]]
+
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for step in range(self.start, self.stop):
-            yield [(step, item) for item in self.ids(step)[self.rank :: self.world]]
+            yield [(step, item) for item in self.own(step)]
 
     def __len__(self) -> int:
         return max(0, self.stop - self.start)
 
 
-class StepDataset(Dataset[tuple[int, Row]]):
+class Unreadable(ValueError):
+    """A row of the data that cannot be read or transformed; says which.
+
+    A worker process hands on its whole traceback as the text, of which only our own sentence is kept.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text.strip().rsplit(f"{type(self).__name__}: ", 1)[-1])
+
+
+@dataclass(frozen=True)
+class Found:
+    """One row, and what could not be read in its place."""
+
+    step: int
+    row: Row
+    skipped: tuple[str, ...] = ()  # a sentence for each
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The rows of one global step that one process takes."""
+
+    step: int
+    micro: list[Batch]
+    skipped: tuple[str, ...] = ()  # a sentence for each row that another one stands for
+
+
+class StepDataset(Dataset[Found]):
     """Items to unbatched views, keyed by (step, item)."""
+
+    TRIES = 100  # rows that are tried in the place of one that cannot be read
 
     def __init__(
         self,
@@ -71,35 +122,52 @@ class StepDataset(Dataset[tuple[int, Row]]):
         self.items, self.transform, self.seed = items, transform, seed
         self.clean, self.label = clean, label
         self.rows = None if rows is items else rows  # that carry the labels, where the items do not
+        self.skip = transform.data.on_error is OnError["skip"]
 
-    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[tuple[int, Row]]:
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Found]:
         """The rows of a batch: read together where the items can, because an Arrow look-up costs more than a row."""
         together = getattr(self.items, "__getitems__", None)
         if together is None:
             return [self[key] for key in keys]
         try:
             items = together([index for _, index in keys])
+            return [Found(step, self._row(step, index, item)) for (step, index), item in zip(keys, items, strict=True)]
         except (ValueError, OSError):
             return [self[key] for key in keys]  # one by one names the row that fails
-        return [self._row(step, index, item) for (step, index), item in zip(keys, items, strict=True)]
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[int, Row]:
+    def __getitem__(self, key: tuple[int, int]) -> Found:
+        """The row, or where it is to be skipped the first readable one of a keyed series of others.
+
+        Raises:
+            Unreadable: the row cannot be read; or none of the others can.
+        """
         step, index = key
-        try:
-            item = self.items[index]
-        except (ValueError, OSError) as error:
-            raise ValueError(f"row {index} of the data: {error}") from error
-        return self._row(step, index, item)
+        skipped: list[str] = []
+        while True:
+            try:
+                return Found(step, self._read(step, index), tuple(skipped))
+            except Unreadable as error:
+                skipped.append(str(error))
+                if not self.skip or len(skipped) == self.TRIES:
+                    raise
+            index = self._other(key[1], len(skipped))
 
-    def _row(self, step: int, index: int, item: Any) -> tuple[int, Row]:
+    def _other(self, index: int, number: int) -> int:
+        """The item that is tried after `number` others, the same in every step."""
+        return int(Rng(self.seed).integers("data.replaced", len(self.items), torch.tensor([index]), number))
+
+    def _read(self, step: int, index: int) -> Row:
         try:
-            row = self.transform(item, index, Rng(self.seed, step), clean=self.clean)
+            return self._row(step, index, self.items[index])
         except (ValueError, OSError) as error:
-            raise ValueError(f"row {index} of the data: {error}") from error
+            raise Unreadable(f"row {index} of the data: {error}") from error
+
+    def _row(self, step: int, index: int, item: Any) -> Row:
+        row = self.transform(item, index, Rng(self.seed, step), clean=self.clean)
         if self.label is not None:
             labelled = item if self.rows is None else self.rows[index]
             row["label"] = Example(values=torch.tensor([_class(labelled[self.label])]), sample=index)
-        return step, row
+        return row
 
 
 def _class(value: Any) -> int:
@@ -107,17 +175,19 @@ def _class(value: Any) -> int:
     return int(value[0] if isinstance(value, list) and len(value) == 1 else value)
 
 
-def collate_step(rows: Sequence[tuple[int, Row]]) -> tuple[int, Batch]:
-    """One batch and the step that it belongs to."""
-    return rows[0][0], collate([row for _, row in rows])
+def collate_step(found: Sequence[Found], accumulate: int = 1) -> Drawn:
+    """The micro batches of a step, all of one size."""
+    share = len(found) // accumulate
+    micro = [collate([one.row for one in found[i : i + share]]) for i in range(0, len(found), share)]
+    return Drawn(found[0].step, micro, tuple(sentence for one in found for sentence in one.skipped))
 
 
-def make_loader(dataset: StepDataset, sampler: StepSampler, *, workers: int) -> DataLoader[tuple[int, Batch]]:
+def make_loader(dataset: StepDataset, sampler: StepSampler, *, workers: int) -> DataLoader[Drawn]:
     """A loader whose samples do not depend on the number of workers."""
     return DataLoader(
         dataset,  # type: ignore[arg-type]  # a batch sampler of (step, item) keys
         batch_sampler=sampler,
-        collate_fn=collate_step,
+        collate_fn=partial(collate_step, accumulate=sampler.accumulate),
         num_workers=workers,
         persistent_workers=False,
         prefetch_factor=4 if workers else None,
@@ -136,4 +206,4 @@ def clean_batches(dataset: StepDataset, batch: int, limit: int | None) -> Iterat
     count = len(dataset.items) if limit is None else min(limit, len(dataset.items))
     for start in range(0, count, batch):
         keys = [(0, index) for index in range(start, min(start + batch, count))]
-        yield collate([row for _, row in dataset.__getitems__(keys)])
+        yield collate([found.row for found in dataset.__getitems__(keys)])

@@ -11,6 +11,7 @@ from enum import Enum
 
 from torch import Tensor, nn
 
+from encdec_train.nn.batch_norm import BatchNorm1d
 from encdec_train.nn.mlp import Activation
 from encdec_train.registry import heads
 from encdec_train.types import Mismatch, Spec
@@ -72,7 +73,7 @@ def batch_norm(kind: BatchNorm, width: int) -> nn.Module:
     """(B,C) -> (B,C) over the batch."""
     if kind is BatchNorm.none:
         return nn.Identity()
-    norm = nn.BatchNorm1d(width, affine=kind is not BatchNorm.plain)
+    norm = BatchNorm1d(width, affine=kind is not BatchNorm.plain)
     if kind is BatchNorm.scale:
         norm.register_parameter("bias", None)
     return norm

@@ -35,6 +35,8 @@ class CrossCorrelationConfig:
 class CrossCorrelation(nn.Module):
     """Vectors (B,C) of partners, feature by feature over the batch of all ranks; averaged over the pairs."""
 
+    batchwise = True
+
     def __init__(self, config: CrossCorrelationConfig, goal: Spec | None) -> None:
         super().__init__()
         self.config = config

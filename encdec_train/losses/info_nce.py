@@ -39,6 +39,8 @@ class InfoNceConfig:
 class InfoNce(nn.Module):
     """Vectors (B,C) of the left against those of the right, for each pair; the batch is that of all ranks."""
 
+    batchwise = True
+
     def __init__(self, config: InfoNceConfig, goal: Spec | None) -> None:
         super().__init__()
         self.config = config

@@ -33,6 +33,8 @@ class KoleoConfig:
 class Koleo(nn.Module):
     """Vectors (B,C) of one side, each crop for itself, over the batch of all ranks; the mean over crops."""
 
+    batchwise = True
+
     def __init__(self, config: KoleoConfig, goal: Spec | None) -> None:
         super().__init__()
         self.eps = config.eps

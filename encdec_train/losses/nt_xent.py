@@ -35,6 +35,8 @@ class NtXentConfig:
 class NtXent(nn.Module):
     """Crops of the same pictures, each (B,C), against each other; the batch is that of all ranks."""
 
+    batchwise = True
+
     def __init__(self, config: NtXentConfig, goal: Spec | None) -> None:
         super().__init__()
         self.temperature = config.temperature

@@ -36,6 +36,8 @@ class PairwiseSigmoidConfig:
 class PairwiseSigmoid(nn.Module):
     """Vectors (B,C) of the left against those of the right, for each pair; the batch is that of all ranks."""
 
+    batchwise = True
+
     def __init__(self, config: PairwiseSigmoidConfig, goal: Spec | None) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))

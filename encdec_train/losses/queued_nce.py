@@ -36,6 +36,8 @@ class QueuedNceConfig:
 class QueuedNce(nn.Module):
     """Queries on the left, keys (B,C) on the right, which get no gradient; the queue is the same on all ranks."""
 
+    batchwise = True
+
     queue: Tensor  # (K,C) unit vectors, random at the start
     oldest: Tensor  # () int64: the next one that is overwritten
 

@@ -31,6 +31,8 @@ class RowDistillationConfig(AssignmentConfig):
 class RowDistillation(nn.Module):
     """The student's scores (M,K) against the teacher's (M,K) -> (M,), in nats."""
 
+    batchwise = True
+
     def __init__(self, config: RowDistillationConfig, goal: Spec) -> None:
         super().__init__()
         self.temperature = config.temperature

@@ -28,6 +28,8 @@ class SelfDistillationConfig(AssignmentConfig):
 class SelfDistillation(nn.Module):
     """The student's scores (B,K) on the left, the teacher's, which get no gradient, on the right."""
 
+    batchwise = True
+
     def __init__(self, config: SelfDistillationConfig, prediction: Spec) -> None:
         super().__init__()
         self.temperature = config.temperature

@@ -38,6 +38,8 @@ class VarianceCovarianceConfig:
 class VarianceCovariance(nn.Module):
     """Vectors (B,C) of partners, over the batch of all ranks; more than two crops are averaged."""
 
+    batchwise = True
+
     def __init__(self, config: VarianceCovarianceConfig, goal: Spec | None) -> None:
         super().__init__()
         self.config = config

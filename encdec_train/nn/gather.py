@@ -24,6 +24,11 @@ def gather_ranks(x: Tensor) -> Tensor:
     return x if world()[1] == 1 else _Gather.apply(x)
 
 
+def sum_ranks(x: Tensor) -> Tensor:
+    """The sum of `x` over all ranks, with gradient."""
+    return x if world()[1] == 1 else gather_ranks(x[None]).sum(0)
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

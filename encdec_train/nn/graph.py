@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encdec_train.nn.batch_norm import BatchNorm1d, over_ranks
 from encdec_train.types import Mismatch, Sites, Spec, Tokens
 
 
@@ -90,27 +91,14 @@ class _LayerNorm(nn.LayerNorm):
         return super().forward(x)
 
 
-class NodeBatchNorm(nn.BatchNorm1d):
+class NodeBatchNorm(BatchNorm1d):
     """Batch normalisation whose statistics leave padded nodes out (Ioffe and Szegedy 2015)."""
 
     def forward(self, x: Tensor, graph: Graph) -> Tensor:  # type: ignore[override]
         """(S,D) -> (S,D)."""
         if graph.real is None or not self.training:
             return super().forward(x)
-        real = graph.real[:, None].float()
-        count = real.sum()
-        mean = (x * real).sum(0) / count
-        var = ((x - mean).square() * real).sum(0) / count
-        self._track(mean.detach(), var.detach() * count / (count - 1).clamp_min(1))
-        return (x - mean) * torch.rsqrt(var + self.eps) * self.weight + self.bias
-
-    @torch.no_grad()
-    def _track(self, mean: Tensor, var: Tensor) -> None:
-        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(var, self.momentum)
+        return over_ranks(self, x, graph.real)
 
 
 class NodeActivation(Enum):

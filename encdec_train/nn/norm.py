@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from enum import Enum
 
-import torch
 from torch import Tensor, nn
+
+from encdec_train.nn.batch_norm import BatchNorm1d, BatchNorm2d, track
+from encdec_train.nn.gather import sum_ranks
 
 
 class Norm(Enum):
@@ -28,7 +30,7 @@ def make_norm(kind: Norm, width: int, eps: float, *, bias: bool = True) -> nn.Mo
     return nn.LayerNorm(width, eps, bias=bias)
 
 
-class TokenBatchNorm(nn.BatchNorm1d):
+class TokenBatchNorm(BatchNorm1d):
     """Batch normalisation of the last axis; every token of every row counts the same."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,7 +38,7 @@ class TokenBatchNorm(nn.BatchNorm1d):
         return super().forward(x.flatten(0, -2)).view_as(x)
 
 
-class MapBatchNorm(nn.BatchNorm2d):
+class MapBatchNorm(BatchNorm2d):
     """Batch normalisation of maps. Where some cells are not real, only the others count, and those become zero.
 
     Tian et al. 2023 (SparK, arXiv:2301.03580), section 3: a sparse layer computes at non-empty places only. The moments
@@ -57,13 +59,9 @@ class MapBatchNorm(nn.BatchNorm2d):
         return (maps * real).to(x.dtype)
 
     def moments(self, maps: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """(C,), (C,): mean and variance of the real cells; the running ones follow, by the unbiased variance."""
-        count = real.sum().clamp_min(1)
-        mean = (maps * real).sum((0, 2, 3)) / count
-        variance = ((maps - mean[:, None, None]).square() * real).sum((0, 2, 3)) / count
-        with torch.no_grad():
-            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-            self.running_mean.lerp_(mean, self.momentum)  # type: ignore[union-attr, arg-type]
-            unbiased = variance * (count / (count - 1).clamp_min(1))
-            self.running_var.lerp_(unbiased, self.momentum)  # type: ignore[union-attr, arg-type]
+        """(C,), (C,): mean and variance of the real cells of all ranks; the running ones follow, without bias."""
+        count = sum_ranks(real.sum()).clamp_min(1)
+        mean = sum_ranks((maps * real).sum((0, 2, 3))) / count
+        variance = sum_ranks(((maps - mean[:, None, None]).square() * real).sum((0, 2, 3))) / count
+        track(self, mean.detach(), variance.detach() * (count / (count - 1).clamp_min(1)))
         return mean, variance

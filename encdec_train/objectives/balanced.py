@@ -10,10 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from encdec_train.nn.gather import world
+from encdec_train.nn.gather import sum_ranks, world
 from encdec_train.objectives.predict import PredictConfig
 from encdec_train.registry import objectives
 from encdec_train.step import Step
@@ -45,6 +44,8 @@ class BalancedConfig:
 @objectives.register("balanced", BalancedConfig)
 class Balanced(nn.Module):
     """The terms of other objectives with weights R share / length of the gradient; a stage names this one, not them."""
+
+    batchwise = True
 
     phase = "main"
     lengths: Tensor
@@ -79,11 +80,9 @@ class Balanced(nn.Module):
         """Follow the mean length, over the rows of the batch, of each term's gradient at the (M,C) prediction."""
         found = []
         for name in self.config.shares:
-            (gradient,) = torch.autograd.grad(terms[name].mean, prediction, retain_graph=True)
+            mean = terms[name].sum / sum_ranks(terms[name].count)
+            (gradient,) = torch.autograd.grad(mean, prediction, retain_graph=True)
             found.append(gradient.reshape(rows, -1).float().norm(dim=1).mean())
-        lengths = torch.stack(found)
-        if world()[1] > 1:
-            dist.all_reduce(lengths)
-            lengths = lengths / world()[1]
+        lengths = sum_ranks(torch.stack(found)) / world()[1]
         self.lengths.mul_(self.config.decay).add_(lengths, alpha=1 - self.config.decay)
         self.seen.mul_(self.config.decay).add_(1 - self.config.decay)

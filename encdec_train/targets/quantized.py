@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from encdec_train.kernels import masking
 from encdec_train.nn.documents import documents
+from encdec_train.nn.gather import sum_ranks
 from encdec_train.registry import targets
 from encdec_train.rng import Rng
 from encdec_train.step import Step
@@ -68,6 +69,8 @@ class Quantized(nn.Module):
     In training a code is drawn with Gumbel noise and passes gradients straight through; in eval mode it is
     the likeliest.
     """
+
+    batchwise = True
 
     def __init__(self, config: QuantizedConfig, sites: Spec) -> None:
         super().__init__()
@@ -132,10 +135,10 @@ class Quantized(nn.Module):
         return total
 
     def add_usage(self, step: Step, logits: Tensor, choice: Tensor, weight: Tensor) -> None:
-        """Equation 4 over the predicted rows of the batch, and the perplexity to be watched."""
+        """Equation 4 over the predicted rows of all ranks, and the perplexity to be watched."""
         chance = logits.softmax(-1) if self.training else choice
         count = weight.sum()
-        mean = (chance * weight[:, None, None]).sum(0) / count.clamp_min(1)  # (G,V)
+        mean = sum_ranks((chance * weight[:, None, None]).sum(0)) / sum_ranks(count).clamp_min(1)  # (G,V)
         entropy = -(mean * mean.clamp_min(1e-10).log()).sum(-1)  # (G,)
         perplexity, total = entropy.exp().sum(), mean.numel()
         if self.config.diversity is Diversity.perplexity:

@@ -8,32 +8,57 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from encdec_train.types import Halted
+
 MANIFEST = "manifest.json"
+FILES = ("model.safetensors", "optim.pt", "state.json")  # that a manifest names
+PIN = "pinned"  # an empty file
 
 
 class BrokenCheckpoint(ValueError):
     """A checkpoint that is not what was written."""
 
 
-def save(
-    folder: Path, parts: nn.Module, optimizers: list[torch.optim.Optimizer], state: dict[str, Any], keep: int
-) -> Path:
-    """Write one checkpoint under `folder` and drop all but the newest `keep`."""
-    folder.mkdir(parents=True, exist_ok=True)
+def save(folder: Path, parts: nn.Module, optimizers: list[torch.optim.Optimizer], state: dict[str, Any]) -> Path:
+    """Write one checkpoint under `folder`.
+
+    Raises:
+        Halted: it cannot be written. Those before it are as they were.
+    """
     name = f"{state['stage_index']:02d}-{state['step']:08d}"
     work, final = folder / f".{name}.tmp", folder / name
-    for leftover in folder.glob(".*.tmp"):
-        shutil.rmtree(leftover)
-    work.mkdir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(".*.tmp"):
+            shutil.rmtree(leftover)
+        work.mkdir()
+        _write(work, parts, optimizers, state)
+        if final.exists():  # a broken one of this step, passed over by a resume
+            final.rename(folder / f".{name}.old.tmp")
+        work.rename(final)
+        sync(folder)
+    except (OSError, SafetensorError, RuntimeError) as error:  # safetensors and torch wrap what the disk says
+        free = shutil.disk_usage(folder).free / 1e6
+        shutil.rmtree(work, ignore_errors=True)
+        left = names(folder)
+        whole = f"the newest is {left[-1]}" if left else "there is none before it"
+        said = f"the checkpoint cannot be written, {free:.1f} MB were free ({_first_lines(error)})"
+        raise Halted(f"{final}: {said}; {whole}") from error
+    return final
+
+
+def _write(work: Path, parts: nn.Module, optimizers: list[torch.optim.Optimizer], state: dict[str, Any]) -> None:
     save_file({k: v.contiguous() for k, v in parts.state_dict().items()}, work / "model.safetensors")
     torch.save([optimizer.state_dict() for optimizer in optimizers], work / "optim.pt")
     (work / "state.json").write_text(json.dumps(state, indent=1))
@@ -42,13 +67,24 @@ def save(
     for path in work.iterdir():
         sync(path)
     sync(work)
-    if final.exists():  # a broken one of this step, passed over by a resume
-        final.rename(folder / f".{name}.old.tmp")
-    work.rename(final)
-    sync(folder)
-    for old in names(folder)[:-keep]:
-        shutil.rmtree(folder / old)
-    return final
+
+
+def prune(folder: Path, *, keep: int, every: int | None = None, best: bool = False) -> None:
+    """Drop all but the newest `keep`, those of a multiple of `every` steps, the best one, and what is pinned."""
+    found = names(folder)
+    kept = set(found[-keep:])
+    if every is not None:
+        kept |= {name for name in found if read_state(folder / name)["step"] % every == 0}
+    if best:
+        kept.add(max(found, key=lambda name: read_state(folder / name).get("score", -math.inf)))
+    for name in found:
+        if name not in kept and not (folder / name / PIN).exists():
+            shutil.rmtree(folder / name)
+
+
+def pin(checkpoint: Path) -> None:
+    """Keep it for good, because a step after it is to be looked at again."""
+    (checkpoint / PIN).touch()
 
 
 def names(folder: Path) -> list[str]:
@@ -78,12 +114,12 @@ def newest(folder: Path) -> tuple[Path, list[str]]:
 def verify(checkpoint: Path) -> None:
     """Compare every file with the manifest."""
     manifest = checkpoint / MANIFEST
-    try:
-        hashes = json.loads(manifest.read_text())
-    except (OSError, ValueError) as error:
-        raise BrokenCheckpoint(f"{manifest}: not readable ({error})") from error
+    hashes = _read_json(manifest)
+    missing = [name for name in FILES if name not in hashes]
+    if missing:
+        raise BrokenCheckpoint(f"{manifest}: does not name {missing[0]}")
     for name, expected in hashes.items():
-        path = checkpoint / name
+        path = checkpoint / Path(name).name  # of this folder, whatever a stranger wrote
         if not path.is_file():
             raise BrokenCheckpoint(f"{path}: missing")
         if digest(path) != expected:
@@ -91,20 +127,61 @@ def verify(checkpoint: Path) -> None:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """Where the run is: stage, step, samples, seconds."""
-    state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text())
+    """Where the run is: stage, step, samples, seconds.
+
+    Raises:
+        BrokenCheckpoint: it does not say.
+    """
+    path = checkpoint / "state.json"
+    state = _read_json(path)
+    for key in ("stage_index", "step"):
+        if not isinstance(state.get(key), int) or state[key] < 0:
+            raise BrokenCheckpoint(f"{path}: {key} is not a number of steps or stages")
+    if not all(isinstance(state.get(key, 0), int) for key in ("shift", "skipped", "unread")):
+        raise BrokenCheckpoint(f"{path}: shift, skipped and unread are not all numbers")
     return state
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BrokenCheckpoint(f"{path}: not readable ({error})") from error
+    if not isinstance(found, dict):
+        raise BrokenCheckpoint(f"{path}: not readable (it holds no names)")
+    return found
+
+
 def load_parts(checkpoint: Path, parts: nn.Module) -> None:
-    """All weights; a missing or unexpected one is an error."""
-    parts.load_state_dict(load_file(checkpoint / "model.safetensors"))
+    """All weights; a missing or unexpected one is an error.
+
+    Raises:
+        BrokenCheckpoint: these are weights of other parts, or none.
+    """
+    path = checkpoint / "model.safetensors"
+    try:
+        parts.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+        raise BrokenCheckpoint(f"{path}: not the weights of this run ({_first_lines(error)})") from error
 
 
 def load_optimizers(checkpoint: Path, optimizers: list[torch.optim.Optimizer]) -> None:
-    states = torch.load(checkpoint / "optim.pt", map_location="cpu", weights_only=True)
-    for optimizer, state in zip(optimizers, states, strict=True):
-        optimizer.load_state_dict(state)
+    """Their state; nothing but tensors and plain values is read.
+
+    Raises:
+        BrokenCheckpoint: it is the state of other optimisers, or none.
+    """
+    path = checkpoint / "optim.pt"
+    try:
+        states = torch.load(path, map_location="cpu", weights_only=True)
+        for optimizer, state in zip(optimizers, states, strict=True):
+            optimizer.load_state_dict(state)
+    except Exception as error:  # a stranger's file may fail in any way; none of them is ours
+        raise BrokenCheckpoint(f"{path}: not the optimisers of this run ({_first_lines(error)})") from error
+
+
+def _first_lines(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def digest(path: Path) -> str:

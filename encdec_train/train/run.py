@@ -5,39 +5,45 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from torch.utils.data import DataLoader
 
 from encdec_train.build import Dry, Wiring, check, count_parameters, dry_run, make_parts, make_transform
-from encdec_train.config import StageConfig, TrainConfig, override
-from encdec_train.data.loader import StepDataset, StepSampler, make_loader
+from encdec_train.config import Nonfinite, StageConfig, TrainConfig, override
+from encdec_train.data.loader import Drawn, StepDataset, StepSampler, make_loader
 from encdec_train.data.open import open_rows
 from encdec_train.data.transform import Transform
 from encdec_train.export import encoder as encoder_export
 from encdec_train.export import initial
 from encdec_train.kernels import backend
-from encdec_train.optim.schedule import Course
+from encdec_train.nn import gather
+from encdec_train.optim.schedule import Course, peak_rate
 from encdec_train.registry import probes as probe_registry
 from encdec_train.rng import Rng, key_of
 from encdec_train.step import Parts, Step
-from encdec_train.train import checkpoint, rundir
+from encdec_train.train import batchwise, checkpoint, ranks, rundir
 from encdec_train.train.callbacks.budget import Budget, shares
 from encdec_train.train.callbacks.metrics import Metrics, read_metrics
 from encdec_train.train.callbacks.numbers import Numbers
 from encdec_train.train.callbacks.progress import Progress
-from encdec_train.train.callbacks.saver import Saver
+from encdec_train.train.callbacks.saver import Restorer, Saver
 from encdec_train.train.callbacks.sinks import Sink, check_loggers, open_sinks
 from encdec_train.train.callbacks.stopper import Stopper
+from encdec_train.train.callbacks.unread import Unread
+from encdec_train.train.callbacks.watch import Watch, write_event
 from encdec_train.train.frozen import Frozen, to_device
-from encdec_train.train.module import PretrainModule
+from encdec_train.train.module import NotFinite, PretrainModule
+from encdec_train.train.recompute import recompute
 from encdec_train.train.samples import write_samples
-from encdec_train.types import Mismatch
+from encdec_train.types import Halted, Mismatch
 
 log = logging.getLogger("encdec_train")
 Rows = Sequence[dict[str, Any]]
@@ -62,7 +68,7 @@ class Run:
 
 
 def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
-    """Train a whole sentence in a new run directory and return its summary.
+    """Train a whole sentence in a new run directory and return its summary; nothing where another process writes it.
 
     Args:
         config: of the whole run.
@@ -73,6 +79,11 @@ def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         Mismatch: the parts do not fit, or a path does not exist; nothing is written then.
     """
+    ranks.check_world(config)
+    place = ranks.outside()
+    if place is not None and place.rank:
+        follow(config)
+        return {}
     begun = rundir.requeued(config)
     if begun is not None:
         return resume(begun)
@@ -89,7 +100,7 @@ def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
                 log.info(line)
             rundir.write_json(folder / "environment.json", rundir.environment())
             (folder / "config.yaml").write_text(rundir.dump(config), encoding="utf-8")
-            run = _assemble(config, transform, wiring, dry, rows, folder)
+            run = assemble(config, transform, wiring, dry, rows, folder)
             initial.load(starts, run.parts)
             rundir.write_json(folder / "scales.json", list(scales))
             rundir.write_json(folder / "untrained.json", evaluate(run))
@@ -99,19 +110,31 @@ def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
         raise
 
 
-def resume(folder: Path) -> dict[str, Any]:
+def resume(folder: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
     """Go on where the newest whole checkpoint stands; a finished run is only summed up again.
 
+    Args:
+        folder: the run's.
+        changes: `key=value` of what may be another from now on: how it is trained, not what.
+
     Raises:
-        Mismatch: the folder is no run.
+        Mismatch: the folder is no run, or a change would make another run of it.
     """
-    config = rundir.load(rundir.require_run(folder) / "config.yaml")
+    config = rundir.changed(rundir.load(rundir.require_run(folder) / "config.yaml"), changes)
+    ranks.check_world(config)
+    place = ranks.outside()
+    if place is not None and place.rank:
+        follow(config)
+        return {}
     found, broken = checkpoint.newest(folder / "checkpoints")
     with _logging_to(folder):
         for sentence in broken:
             log.warning("%s: the checkpoint before it is used", sentence)
         state = checkpoint.read_state(found)
         log.info("%s: on from step %d of stage %s", folder, state["step"], state["stage"])
+        if changes:
+            checkpoint.write_text(folder / "config.yaml", rundir.dump(config))
+            log.info("changed: %s", " ".join(changes))
         run = reopen(config, folder)
         checkpoint.load_parts(found, run.parts)
         return _stages(run, found)
@@ -121,7 +144,7 @@ def reopen(config: TrainConfig, folder: Path) -> Run:
     """The parts and data of a run that exists, with fresh weights."""
     transform = make_transform(config)
     wiring = check(config, transform.specs())
-    return _assemble(config, transform, wiring, dry_run(config, wiring), open_rows(config.data), folder)
+    return assemble(config, transform, wiring, dry_run(config, wiring), open_rows(config.data), folder)
 
 
 def probe(folder: Path, config: TrainConfig | None = None) -> dict[str, Any]:
@@ -135,11 +158,11 @@ def probe(folder: Path, config: TrainConfig | None = None) -> dict[str, Any]:
     return _beside(config, evaluate(run), untrained)
 
 
-def _assemble(
+def assemble(
     config: TrainConfig, transform: Transform, wiring: Wiring, dry: Dry, rows: dict[str, Rows], folder: Path
 ) -> Run:
     """Weights by the seed, the tokenizer if one is to be learned, the items of the training split."""
-    device = _device(config)
+    device = ranks.device_of(config.trainer)
     backend.configure(config.kernels, device)
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
@@ -147,6 +170,10 @@ def _assemble(
     with torch.random.fork_rng():
         torch.manual_seed(key_of(config.seed, "init") >> 1)
         parts = make_parts(config, wiring)
+    if config.trainer.world > 1:
+        batchwise.check_norms(parts)
+    if config.trainer.recompute:
+        recompute(parts)
     if config.trainer.compile:
         for noun in ("encoder", "decoder"):
             for name in wiring.outputs:
@@ -165,115 +192,268 @@ def _assemble(
     )
 
 
-def _device(config: TrainConfig) -> torch.device:
-    wanted = config.trainer.accelerator
-    cuda = wanted in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return torch.device("cuda" if cuda else "cpu")
+def describe_batch(run: Run) -> list[str]:
+    """What the configuration comes to: the batch of a process, the learning rate, what sees less than the batch."""
+    config, trainer = run.config, run.config.trainer
+    share = config.loader.batch // (trainer.world * trainer.accumulate)
+    optims = [override(config.optim, stage.overrides, name) for name, stage in config.stage.items()]
+    rates = dict.fromkeys(peak_rate(optim, config.loader.batch) for optim in optims)
+    rule = f" (optim.lr {config.optim.lr:g} for {config.optim.lr_batch} rows)" if config.optim.lr_batch else ""
+    cut = f" = {trainer.world} processes x {trainer.accumulate} micro batches x {share} rows"
+    lines = [
+        f"batch {config.loader.batch} rows{cut if share < config.loader.batch else ''}; "
+        f"learning rate {', '.join(f'{rate:g}' for rate in rates)}{rule}"
+    ]
+    seen = batchwise.names(run.parts) if trainer.accumulate > 1 else []
+    if seen:
+        lines.append(f"{', '.join(seen)}: see micro batches of {share * trainer.world} rows, not the whole batch")
+    return lines
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where a stage goes on."""
+
+    step: int = 0
+    shift: int = 0  # step t takes the data of step t + shift
+    skipped: int = 0  # steps that changed nothing
+    unread: int = 0  # rows that were skipped
+    course: Course = field(default_factory=Course)  # on the schedule
+    checkpoint: Path | None = None  # with the optimisers' state
+
+    @classmethod
+    def of(cls, found: Path) -> Mark:
+        """The mark of a checkpoint."""
+        state = checkpoint.read_state(found)
+        counts = {key: state.get(key, 0) for key in ("step", "shift", "skipped", "unread")}
+        return cls(**counts, course=Course(**state.get("course", {})), checkpoint=found)
 
 
 def _stages(run: Run, restore: Path | None) -> dict[str, Any]:
     """Train what is left of the stages, then evaluate and write the summary."""
-    config, steps = run.config, {}
-    for name, stage in config.stage.items():
-        steps[name] = min(stage.steps, config.trainer.max_steps or stage.steps)
-    start_state: dict[str, Any] = {"stage_index": 0, "step": 0, "seconds": 0.0}
-    at = checkpoint.read_state(restore) if restore else start_state
-    times = shares(config.budget, list(steps.values()))
-    steps.update(at.get("taken", {}))  # of stages that a budget ended early
-    started = time.perf_counter() - at["seconds"]
-    offset = 0
-    before = sum(list(steps.values())[: at["stage_index"]]) + at["step"]
-    run.sinks = open_sinks(config, run.folder, rundir.to_plain(config), before)
+    at: dict[str, Any] = {"seconds": 0.0, "stage_index": 0, "step": 0}
+    state = checkpoint.read_state(restore) if restore else at
+    started = time.perf_counter() - state["seconds"]
+    before = legs(run.config, state.get("taken", {}))[state["stage_index"]].offset + state["step"]
+    with ranks.leading(run.config, run.folder, restore):
+        run.sinks = open_sinks(run.config, run.folder, rundir.to_plain(run.config), before)
+        steps = train_stages(run, restore, started)
+        for sink in run.sinks:
+            sink.close()
+    return _finish(run, time.perf_counter() - started, steps)
+
+
+def follow(config: TrainConfig) -> None:
+    """Train along with the first process, and write nothing."""
+    with ranks.following(config.trainer) as (folder, restore):
+        run = reopen(rundir.load(folder / "config.yaml"), folder)
+        if restore is not None:
+            checkpoint.load_parts(restore, run.parts)
+        train_stages(run, restore, time.perf_counter())
+
+
+def legs(config: TrainConfig, taken: Mapping[str, int]) -> list[Leg]:
+    """The stages, one after the other; some were ended early by the budget, after the steps in `taken`."""
+    planned = [min(stage.steps, config.trainer.max_steps or stage.steps) for stage in config.stage.values()]
+    spans = shares(config.budget, planned)
+    found, offset = [], 0
     for index, (name, stage) in enumerate(config.stage.items()):
-        start = at["step"] if index == at["stage_index"] else 0
-        if index >= at["stage_index"] and start < steps[name]:
-            resumed = restore if index == at["stage_index"] else None
-            time_span = times[index] if times else None
-            steps[name] = _train_stage(run, name, stage, index, start, steps, offset, started, resumed, time_span)
-        offset += steps[name]
-    for sink in run.sinks:
-        sink.close()
-    return _finish(run, time.perf_counter() - started, offset)
+        steps = taken.get(name, planned[index])
+        found.append(Leg(name, stage, index, steps, planned[index], offset, spans[index] if spans else None))
+        offset += steps
+    return found
 
 
-def _train_stage(
-    run: Run,
-    name: str,
-    stage: StageConfig,
-    index: int,
-    start: int,
-    steps: dict[str, int],
-    offset: int,
-    started: float,
-    restore: Path | None,
-    span: tuple[float, float] | None,
-) -> int:
-    """Train one stage and give its steps, which are fewer than planned where the time in `span` is short."""
-    config, stop = run.config, steps[name]
-    if start == 0:
-        _begin(run, name, stage, index)
-    optim = override(config.optim, stage.overrides, f"stage.{name}.overrides")
+def train_stages(run: Run, restore: Path | None, started: float) -> int:
+    """The stages that are left; the same on every process. Gives the steps of all stages."""
+    for line in describe_batch(run) if ranks.is_first() else []:
+        log.info(line)
+    state = checkpoint.read_state(restore) if restore else {}
+    taken: dict[str, int] = dict(state.get("taken", {}))
+    at = state.get("stage_index", 0)
+    for index in range(at, len(run.config.stage)):
+        leg = legs(run.config, taken)[index]
+        mark = Mark.of(restore) if restore and index == at else Mark()
+        if mark.step == leg.steps:
+            continue
+        if mark.step == 0:
+            begin(run, leg)
+        taken[leg.name] = _train_stage(run, leg, mark, taken, started)
+    return sum(leg.steps for leg in legs(run.config, taken))
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One stage of a run."""
+
+    name: str
+    stage: StageConfig
+    index: int
+    steps: int
+    horizon: int  # steps of its schedule, of which a budget may leave out some
+    offset: int  # steps of the stages before
+    span: tuple[float, float] | None = None  # seconds of the run in which it lies, where there is a budget
+
+
+def _train_stage(run: Run, leg: Leg, mark: Mark, taken: Mapping[str, int], started: float) -> int:
+    """To its end, going back as often as the guard allows; `started` is when, had the run never stopped.
+
+    Gives its steps, fewer than planned where a budget ended it.
+
+    Raises:
+        Halted: by a signal, or because it cannot go on.
+    """
+    for _ in range(run.config.guard.limit + 1):
+        module = make_module(run, leg, mark)
+        try:
+            _fit(run, leg, mark, module, taken, started)
+            return module.steps
+        except NotFinite as error:
+            mark = _back(run, leg, module, error)
+    raise Halted(f"stage {leg.name}: went back {run.config.guard.limit} times (guard.limit), which did not help")
+
+
+def make_module(run: Run, leg: Leg, mark: Mark) -> PretrainModule:
+    """The stage's module, ready for the step after the mark."""
     module = PretrainModule(
-        config, run.wiring, run.parts, run.transform, dry=run.dry, stage=stage, optim=optim, index=index, steps=stop
+        run.config,
+        run.wiring,
+        run.parts,
+        run.transform,
+        dry=run.dry,
+        stage=leg.stage,
+        optim=override(run.config.optim, leg.stage.overrides, f"stage.{leg.name}.overrides"),
+        index=leg.index,
+        steps=leg.steps,
+        shift=mark.shift,
     )
-    module.done = start
+    module.done, module.skipped = mark.step, mark.skipped
+    module.horizon, module.course = leg.horizon, mark.course
+    return module
+
+
+def make_rows(run: Run, module: PretrainModule, stop: int) -> DataLoader[Drawn]:
+    """This process's rows of the steps from where the module stands."""
+    config, (rank, world) = run.config, gather.world()
     dataset = StepDataset(run.items, run.transform, module.key, clean=False, label=None)
-    sampler = StepSampler(len(run.items), config.loader.batch, module.key, start=start, stop=stop)
-    numbers = Numbers(run.transform.specs(), run.dry.flops // run.dry.rows, config.trainer.precision)
-    metrics = Metrics(
-        run.folder / "metrics.jsonl",
-        name,
-        offset=offset,
-        every=config.trainer.log_every,
-        samples=config.loader.batch,
-        sinks=run.sinks,
-        numbers=numbers,
+    sampler = StepSampler(
+        len(run.items),
+        config.loader.batch,
+        module.key,
+        start=module.done + module.shift,
+        stop=stop + module.shift,
+        accumulate=config.trainer.accumulate,
+        rank=rank,
+        world=world,
     )
-    metrics.cut(offset + start)
+    return make_loader(dataset, sampler, workers=config.loader.workers)
 
-    def state(step: int) -> dict[str, Any]:
-        seconds = time.perf_counter() - started
-        found = {"stage": name, "stage_index": index, "step": step, "seconds": seconds}
-        if span is not None:
-            found.update(course=asdict(module.course), taken={**steps, name: module.steps})
-        return found
 
+def _fit(run: Run, leg: Leg, mark: Mark, module: PretrainModule, taken: Mapping[str, int], started: float) -> None:
+    config, batch = run.config, run.config.loader.batch
+    watch = Watch(run.folder, config.guard, leg.name, offset=leg.offset, skipped=mark.skipped)
+    unread = Unread(batch, config.data.max_skipped, mark.unread)
+
+    def elapsed() -> float:
+        return time.perf_counter() - started
+
+    def state(module: PretrainModule) -> dict[str, Any]:
+        return {
+            "stage": leg.name,
+            "stage_index": leg.index,
+            "step": module.done,
+            "seconds": elapsed(),
+            "shift": module.shift,
+            "skipped": module.skipped,
+            "unread": unread.skipped,
+            "course": asdict(module.course),
+            "taken": {**taken, leg.name: module.steps},
+        }
+
+    best = config.checkpoint.best
     saver = Saver(
         run.folder / "checkpoints",
-        every=config.checkpoint.every,
-        keep=config.checkpoint.keep,
+        config.checkpoint,
         state=state,
-        restore=restore,
+        first=config.guard.nonfinite is Nonfinite.rollback and mark.checkpoint is None,
+        score=None if best in (None, "loss") else lambda: _score(run, best),
     )
-    budget = []
-    if span is not None:
-        module.course = Course(**checkpoint.read_state(restore)["course"]) if restore else Course()
-        budget = [Budget(saver, begin=span[0], end=span[1], elapsed=lambda: time.perf_counter() - started)]
-    callbacks = [*budget, numbers, metrics, saver, Stopper(saver, run.folder), Progress(stop, config.loader.batch)]
-    trainer = make_trainer(config, run.folder, callbacks)
+    callbacks: list[Any] = [watch, unread, saver, Stopper(saver, run.folder)]
+    if mark.checkpoint is not None:
+        callbacks.append(Restorer(mark.checkpoint))
+    if ranks.is_first():
+        callbacks = [*_metrics(run, leg, mark, watch), *callbacks, Progress(leg.steps, batch)]
+    if leg.span is not None:  # first: others find the steps set where it ends the stage
+        begin, end = leg.span
+        callbacks.insert(0, Budget(saver, begin=begin, end=end, elapsed=elapsed))
+    trainer = make_trainer(config, run, callbacks)
     try:
-        trainer.fit(module, make_loader(dataset, sampler, workers=config.loader.workers))
+        trainer.fit(module, make_rows(run, module, leg.steps))
     except SystemExit as ended:
         if isinstance(ended.__context__, KeyboardInterrupt):  # before the first step; Lightning makes it exit code 1
             raise KeyboardInterrupt from None
         raise
-    return module.steps
 
 
-def _begin(run: Run, name: str, stage: StageConfig, index: int) -> None:
+def _metrics(run: Run, leg: Leg, mark: Mark, watch: Watch) -> list[Any]:
+    """What writes metrics.jsonl, cut back to where the stage goes on."""
+    config = run.config
+    numbers = Numbers(run.transform.specs(), run.dry.flops // run.dry.rows, config.trainer.precision, gather.world()[1])
+    metrics = Metrics(
+        run.folder / "metrics.jsonl",
+        leg.name,
+        offset=leg.offset,
+        every=config.trainer.log_every,
+        samples=config.loader.batch,
+        sinks=[watch, *run.sinks],
+        numbers=numbers,
+    )
+    metrics.cut(leg.offset + mark.step)
+    return [numbers, metrics]
+
+
+def _score(run: Run, probe: str) -> float:
+    found = evaluate(run, probe)
+    if probe not in found:
+        raise Halted(f"checkpoint.best: probe '{probe}' needs classes, and the data have none")
+    return found[probe]
+
+
+def _back(run: Run, leg: Leg, module: PretrainModule, error: NotFinite) -> Mark:
+    """The newest checkpoint of this stage, with the data that led from there to the bad step left out.
+
+    As Chowdhery et al. 2022 (PaLM, arXiv:2204.02311, section 5.1) did by hand.
+
+    Raises:
+        Halted: the run is not to go back.
+    """
+    rollback = run.config.guard.nonfinite is Nonfinite.rollback
+    step = leg.offset + (module.done + 1 if rollback else module.bad)
+    if ranks.is_first():
+        write_event(run.folder, "nonfinite", step, str(error))
+    if not rollback:
+        raise Halted(f"step {step}: {error}; nothing was saved since then (guard.nonfinite=skip or rollback goes on)")
+    found, _ = checkpoint.newest(run.folder / "checkpoints")
+    mark = Mark.of(found)
+    log.warning("step %d: %s; back to %s, with other data", step, error, found.name)
+    checkpoint.load_parts(found, run.parts)
+    return replace(mark, shift=module.done + module.shift + 1 - mark.step)
+
+
+def begin(run: Run, leg: Leg) -> None:
     """What a stage asks for before its first step: new copies for teachers, fresh weights, parts fitted to data."""
     for teacher, config in run.config.teacher.items():
-        if config.stage == name:
+        if config.stage == leg.name:
             run.parts.refresh_teacher(teacher)
-    if stage.reset:
+    if leg.stage.reset:
         with torch.random.fork_rng():
-            torch.manual_seed(key_of(run.config.seed, "reset", index) >> 1)
+            torch.manual_seed(key_of(run.config.seed, "reset", leg.index) >> 1)
             fresh = make_parts(run.config, run.wiring).to(run.device)
-        for full in stage.reset:
+        for full in leg.stage.reset:
             noun, part = full.split(".", 1)
             run.parts.get(noun, part).load_state_dict(fresh.get(noun, part).state_dict())
-    for full in stage.fit:
-        log.info("stage %s: %s is fitted to the training rows", name, full)
+    for full in leg.stage.fit:
+        log.info("stage %s: %s is fitted to the training rows", leg.name, full)
         run.parts.get(*full.split(".", 1)).fit(step for step, _ in frozen(run).steps("train"))
 
 
@@ -287,18 +467,21 @@ def frozen(run: Run) -> Frozen:
     return Frozen(config, run.parts, run.transform, path, run.wiring.paths, run.rows, run.device)
 
 
-def make_trainer(config: TrainConfig, folder: Path, callbacks: list[Any]) -> Trainer:
+def make_trainer(config: TrainConfig, run: Run, callbacks: list[Any]) -> Trainer:
     """Lightning's loop with nothing of its own switched on: we keep metrics, checkpoints and progress."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # teachers are
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # a login node is no fault
+    warnings.filterwarnings("ignore", message=".*`broadcast_buffers` is deprecated.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
     return Trainer(
         max_epochs=1,
         accelerator=config.trainer.accelerator,
         devices=config.trainer.devices,
+        num_nodes=config.trainer.num_nodes,
+        strategy=_strategy(run),
         precision=config.trainer.precision.value,
         deterministic=config.trainer.deterministic,
         callbacks=callbacks,
@@ -307,19 +490,38 @@ def make_trainer(config: TrainConfig, folder: Path, callbacks: list[Any]) -> Tra
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        default_root_dir=folder,
-        plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,  # ours is exact
+        default_root_dir=run.folder,
+        plugins=[SLURMEnvironment(auto_requeue=False)] if _in_slurm_alone() else None,  # ours is exact
     )
 
 
-def evaluate(run: Run) -> dict[str, float]:
-    """Every configured probe on the encoder as it is."""
+def _in_slurm_alone() -> bool:
+    return gather.world()[1] == 1 and SLURMEnvironment.detect()
+
+
+def _strategy(run: Run) -> Any:
+    """One process needs none. Of several, parameters that a stage or a phase leaves alone are searched for."""
+    rank, size = gather.world()
+    if size == 1:
+        return "auto"
+    local = (ranks.outside() or ranks.Place()).local
+    return DDPStrategy(
+        cluster_environment=ranks.Environment(ranks.Place(rank, local, size)),
+        broadcast_buffers=False,  # they are the same on all ranks already
+        find_unused_parameters=bool(run.dry.unused or run.dry.owned or len(run.config.stage) > 1),
+    )
+
+
+def evaluate(run: Run, only: str | None = None) -> dict[str, float]:
+    """Every configured probe, or one, on the encoder as it is."""
     config = run.config
     if not config.probe:
         return {}
     eyes = frozen(run)
     found: dict[str, float] = {}
     for name, part in config.probe.items():
+        if only not in (None, name):
+            continue
         probe = probe_registry.part(part)(part)
         if probe.labelled and eyes.label is None:
             log.warning("probe %s is left out: the data have no column '%s' with classes", name, config.data.label)
@@ -349,9 +551,10 @@ def _training_steps(run: Run, batches: int) -> Iterator[Step]:
     sampler = StepSampler(len(run.items), run.config.loader.batch, key, start=0, stop=batches)
     dataset = StepDataset(run.items, run.transform, key, clean=False, label=None)
     derive = {view: run.wiring.paths[name] for view, name in run.config.derive.items()}
-    for number, batch in make_loader(dataset, sampler, workers=0):
-        rng = Rng(key, number)
-        yield Step(run.transform.finish(to_device(batch, run.device), rng, clean=False), run.parts, rng, derive)
+    for drawn in make_loader(dataset, sampler, workers=0):
+        rng = Rng(key, drawn.step)
+        views = to_device(drawn.micro[0], run.device)
+        yield Step(run.transform.finish(views, rng, clean=False), run.parts, rng, derive)
 
 
 def _beside(config: TrainConfig, values: dict[str, float], untrained: dict[str, float]) -> dict[str, Any]:
@@ -434,5 +637,5 @@ def _discard(folder: Path) -> None:
     if not checkpoint.names(folder / "checkpoints"):
         shutil.rmtree(folder, ignore_errors=True)
         for parent in list(folder.parents)[:2]:  # the recipe's folder and the root, if this run made them
-            if parent.is_dir() and not any(parent.iterdir()):
+            if parent.is_dir() and not any(parent.iterdir()) and not parent.is_mount():
                 parent.rmdir()

@@ -10,7 +10,8 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from encdec_train.config import NAMED, SINGLE, TrainConfig
+from encdec_train.config import NAMED, SINGLE, TrainConfig, override
 from encdec_train.registry import Registry
 from encdec_train.train import slurm
 from encdec_train.train.checkpoint import names, write_text
@@ -122,6 +123,35 @@ def load(path: Path) -> TrainConfig:
     except OmegaConfBaseException as error:
         raise Mismatch(f"{path}: not a configuration of this version ({error.msg})") from error
     assert isinstance(config, TrainConfig)
+    return config
+
+
+# What may change in the life of a run: how it is trained, not what.
+CHANGEABLE = {
+    "trainer": (
+        *("accelerator", "devices", "num_nodes", "accumulate", "timeout", "recompute", "compile", "log_every"),
+        "threads",
+    ),
+    "loader": ("workers",),
+    "checkpoint": ("every", "keep", "keep_every"),
+    "guard": ("nonfinite", "limit", "spike", "spread"),
+}
+
+
+def changed(config: TrainConfig, changes: Sequence[str]) -> TrainConfig:
+    """The configuration with some `section.key=value` changed.
+
+    Raises:
+        Mismatch: it would be another run, or the value is wrong.
+    """
+    for change in changes:
+        name, _, value = change.partition("=")
+        section, _, key = name.partition(".")
+        if key not in CHANGEABLE.get(section, ()):
+            known = ", ".join(f"{section}.{key}" for section, keys in CHANGEABLE.items() for key in keys)
+            raise Mismatch(f"{name}: a run cannot change this while it goes on; it can change {known}")
+        part = override(getattr(config, section), {key: yaml.safe_load(value)}, section)
+        config = replace(config, **{section: part})
     return config
 
 

@@ -35,7 +35,7 @@ def test_rows_become_padded_graphs_with_labels(config: GraphsConfig) -> None:
     rows = open_rows(config)
     assert len(rows["train"]) == 18 and len(rows["test"]) == 2
     data = StepDataset(rows["train"], Graph(GraphConfig(), config), 0, clean=True, label=config.label)
-    batch = collate([data[0, i][1] for i in range(18)])
+    batch = collate([data[0, i].row for i in range(18)])
     sites = batch["graph"].sites
     sizes = torch.tensor(rows["train"]["num_nodes"][:])
     assert torch.equal(sites.real().sum(1), sizes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,12 +11,13 @@ from typing import IO, Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from encdec_train.train.callbacks.numbers import Numbers
+from encdec_train.train.spread import line_due
 
 Sink = Callable[[dict[str, Any]], None]
 
 
 class Metrics(Callback):
-    """Writes loss, terms, learning rate, samples per second and the share of time spent waiting for data.
+    """Writes loss, terms, learning rate, spread, samples per second and the share of time spent waiting for data.
 
     A resumed run cuts the file back to its checkpoint first, so that the curve is continuous.
 
@@ -64,21 +64,18 @@ class Metrics(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         self.count += 1
         done = pl_module.done
-        if done == 1 or done % self.every == 0 or done == pl_module.steps:
+        if line_due(done, pl_module.steps, self.every) and pl_module.last_loss is not None:
             self.write(pl_module)
         self.idle_since = time.perf_counter()
 
     def write(self, module: Any) -> None:
         """One line; this reads the losses from the device."""
-        loss = module.last_loss.item()
-        if not math.isfinite(loss):
-            raise ValueError(f"step {self.offset + module.done}: the loss is {loss}; nothing more was saved")
         now = time.perf_counter()
         speed = self.count * self.samples / (now - self.line_at)
         line: dict[str, Any] = {
             "step": self.offset + module.done,
             "stage": self.stage,
-            "loss": loss,
+            "loss": module.last_loss.item(),
             "terms": {name: term.mean.item() for name, term in module.last_terms.items()},
             "lr": module.last_rate,
             "samples_per_s": round(speed, 2),
@@ -88,6 +85,8 @@ class Metrics(Callback):
             line.update(self.numbers.line(now - self.line_at, speed))
         if module.last_norm is not None:
             line["gradient_norm"] = module.last_norm.item()
+        if module.last_spread:
+            line["spread"] = {name: round(value.item(), 4) for name, value in module.last_spread.items()}
         assert self.file is not None
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()

@@ -62,7 +62,8 @@ class Numbers(Callback):
         self.all = 0
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.add(batch[1])
+        for views in batch.micro:
+            self.add(views)
 
     def add(self, batch: Batch) -> None:
         """Count the sites of a batch, as it came from the loader, without reading anything from the device."""

@@ -9,38 +9,63 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from encdec_train.config import CheckpointConfig
 from encdec_train.train import checkpoint
 
 
+class Restorer(Callback):
+    """Takes up the optimisers' state of a checkpoint."""
+
+    def __init__(self, found: Path) -> None:
+        self.found = found
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        checkpoint.load_optimizers(self.found, trainer.optimizers)
+
+
 class Saver(Callback):
-    """Saves the module's parts, optimisers and place; restores the optimisers when a run goes on.
+    """Saves the module's parts, optimisers and place. The first process writes and all wait for it.
 
     Args:
         state: gives what else is kept (stage, step, seconds).
-        restore: checkpoint whose optimiser state is taken up at the start.
+        first: save before the first step too, so that there is something to go back to.
+        score: of a probe, the higher the better; none: the mean loss, the lower the better.
     """
 
     def __init__(
-        self, folder: Path, *, every: int, keep: int, state: Callable[[int], dict[str, Any]], restore: Path | None
+        self,
+        folder: Path,
+        config: CheckpointConfig,
+        *,
+        state: Callable[[Any], dict[str, Any]],
+        first: bool = False,
+        score: Callable[[], float] | None = None,
     ) -> None:
-        self.folder, self.every, self.keep = folder, every, keep
-        self.state, self.restore = state, restore
+        self.folder, self.config = folder, config
+        self.state, self.first, self.score = state, first, score
         self.seconds = 0.0
-        self.saved: int | None = None
+        self.saved: int | None = None  # step of the newest checkpoint
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.restore is not None:
-            checkpoint.load_optimizers(self.restore, trainer.optimizers)
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        if pl_module.done % self.every == 0 or pl_module.done == pl_module.steps:
+        if self.first:
             self.save(trainer, pl_module)
 
-    def save(self, trainer: Trainer, pl_module: Any) -> None:
-        """A checkpoint of this step, unless there is one already."""
-        if self.saved == pl_module.done:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        if pl_module.done % self.config.every == 0 or pl_module.done == pl_module.steps:
+            self.save(trainer, pl_module)
+
+    def save(self, trainer: Trainer, module: Any) -> None:
+        """Now, unless this step is saved already."""
+        if self.saved == module.done:
             return
+        module.check(weights=True)
         started = time.perf_counter()
-        checkpoint.save(self.folder, pl_module.parts, trainer.optimizers, self.state(pl_module.done), self.keep)
-        self.saved = pl_module.done
+        mean = module.mean_loss()
+        if trainer.is_global_zero:
+            score = {"score": self.score() if self.score else -mean} if self.config.best else {}
+            checkpoint.save(self.folder, module.parts, trainer.optimizers, {**self.state(module), **score})
+            best = self.config.best is not None
+            checkpoint.prune(self.folder, keep=self.config.keep, every=self.config.keep_every, best=best)
+        trainer.strategy.barrier()
+        self.saved = module.done
         self.seconds += time.perf_counter() - started

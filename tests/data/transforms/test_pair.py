@@ -44,7 +44,7 @@ def scenes():
 
 def batch_of(transform, rows, ids, *, clean=False, seed=0):
     dataset = StepDataset(transform.items(rows, clean=clean), transform, seed, clean=clean, label=None)
-    _, batch = collate_step(dataset.__getitems__([(0, i) for i in ids]))
+    (batch,) = collate_step(dataset.__getitems__([(0, i) for i in ids])).micro
     return transform.finish(batch, Rng(seed, 0), clean=clean)
 
 
@@ -93,7 +93,7 @@ def test_workers_change_nothing(tmp_path):
     for workers in (0, 2):
         dataset = StepDataset(items, transform, 1, clean=False, label=None)
         loader = make_loader(dataset, StepSampler(len(items), 8, 1, start=0, stop=3), workers=workers)
-        found.append([batch for _, batch in loader])
+        found.append([drawn.micro[0] for drawn in loader])
     for one, two in zip(*found, strict=True):
         for view in ("image", "text"):
             assert torch.equal(one[view].values, two[view].values)

@@ -1,0 +1,28 @@
+"""`python -m encdec_train.train.follow RUN`: a process besides the first of a run, as `ranks` starts it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from encdec_train.config import publish
+from encdec_train.train import ranks, rundir
+from encdec_train.train.run import follow
+from encdec_train.types import Halted
+
+
+def main(folder: str) -> int:
+    """Train along. The first process says what there is to say."""
+    ranks.end_with_parent()
+    logging.getLogger("encdec_train").setLevel(logging.ERROR)
+    publish()
+    try:
+        follow(rundir.load(Path(folder) / "config.yaml"))
+    except Halted as stopped:
+        return stopped.code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

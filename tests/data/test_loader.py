@@ -1,0 +1,82 @@
+"""The rows of a step do not depend on who reads them; a row that cannot be read is named, or another stands for it."""
+
+import pytest
+import torch
+
+from encdec_train.build import make_transform
+from encdec_train.data.loader import StepDataset, StepSampler, make_loader
+from encdec_train.data.open import open_rows
+from encdec_train.launch import compose
+
+BATCH = 8
+
+
+def items_of(recipe, folder, *overrides):
+    config = compose([f"+recipe={recipe}", "data.limit=200", *overrides])
+    transform = make_transform(config)
+    rows = open_rows(config.data)["train"]
+    transform.fit(rows, folder / "encoder")
+    return transform, transform.items(rows, clean=False)
+
+
+def drawn(transform, items, *, world=1, workers=0, accumulate=1, start=0, stop=3):
+    """For each step the keys and contents of all its rows, put together from what each rank draws."""
+    ranks = []
+    for rank in range(world):
+        dataset = StepDataset(items, transform, 7, clean=False, label=None)
+        how = {"accumulate": accumulate, "rank": rank, "world": world}
+        sampler = StepSampler(len(items), BATCH, 7, start=start, stop=stop, **how)
+        ranks.append(list(make_loader(dataset, sampler, workers=workers)))
+    steps = []
+    for shares in zip(*ranks, strict=True):
+        assert len({share.step for share in shares}) == 1
+        views = [next(iter(share.micro[m].values())) for m in range(accumulate) for share in shares]
+        assert all(len(view.values) == BATCH // (world * accumulate) for view in views)
+        steps.append((torch.cat([v.sites.sample for v in views]), torch.cat([v.values for v in views])))
+    return steps
+
+
+@pytest.mark.parametrize("recipe", ["mae_vit", "bert"])  # pictures, packed documents
+def test_order_does_not_depend_on_the_machine(recipe, tmp_path):
+    transform, items = items_of(recipe, tmp_path)
+    alone = drawn(transform, items)
+    for world in (1, 2, 4):
+        for workers in (0, 1, 2):
+            torch.testing.assert_close(drawn(transform, items, world=world, workers=workers), alone, rtol=0, atol=0)
+    torch.testing.assert_close(drawn(transform, items, world=2, accumulate=2), alone, rtol=0, atol=0)
+    late = drawn(transform, items, world=2, workers=1, start=2)  # as a run goes on with another number of processes
+    torch.testing.assert_close(late, alone[2:], rtol=0, atol=0)
+
+
+class Torn(list):
+    """Rows of which some cannot be read."""
+
+    def __getitem__(self, index):
+        if index % 5 == 0:
+            raise OSError(f"part-{index}.png is torn")
+        return super().__getitem__(index)
+
+
+def test_a_broken_row_is_named(tmp_path):
+    transform, items = items_of("mae_vit", tmp_path)
+    dataset = StepDataset(Torn(items[i] for i in range(40)), transform, 0, clean=False, label=None)
+    with pytest.raises(ValueError, match=r"row 15 of the data: part-15\.png is torn"):
+        dataset.__getitems__([(0, 1), (0, 15)])
+    sampler = StepSampler(40, BATCH, 7, start=0, stop=3)
+    with pytest.raises(ValueError, match=r"^row \d+ of the data: part-\d+\.png is torn$"):  # from a worker too
+        list(make_loader(dataset, sampler, workers=1))
+
+
+def test_another_row_stands_for_a_broken_one(tmp_path):
+    transform, items = items_of("mae_vit", tmp_path, "data.on_error=skip")
+    torn = Torn(items[i] for i in range(40))
+    alone = drawn(transform, torn)
+    for world, workers in ((1, 2), (2, 0), (2, 1)):
+        torch.testing.assert_close(drawn(transform, torn, world=world, workers=workers), alone, rtol=0, atol=0)
+    dataset = StepDataset(torn, transform, 0, clean=False, label=None)
+    one, other = dataset.__getitems__([(0, 15), (3, 15)])
+    assert one.skipped == other.skipped and "row 15 of the data: part-15.png is torn" in one.skipped[0]
+    torch.testing.assert_close(one.row["image"].values, other.row["image"].values)  # the same in every epoch
+    nothing = StepDataset(Torn([1]), transform, 0, clean=False, label=None)
+    with pytest.raises(ValueError, match="torn"):
+        nothing[0, 0]
