@@ -174,7 +174,7 @@ def speak() -> None:
     """Our log goes to the terminal as plain lines."""
     log = logging.getLogger("encdec_train")
     log.setLevel(logging.INFO)
-    log.propagate = False
+    log.propagate, log.disabled = False, False  # Hydra silences the loggers that it finds
     if not any(isinstance(handler, logging.StreamHandler) for handler in log.handlers):
         log.addHandler(logging.StreamHandler(sys.stdout))
 

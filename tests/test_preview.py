@@ -56,7 +56,8 @@ def test_the_first_step_is_that_of_training(tmp_path):
         index=0, steps=4,
     )  # fmt: skip
     dataset, sampler = preview.pipeline(run, module.key, steps=1)
-    trained = module.make_step(*collate_step(dataset.__getitems__(next(iter(sampler)))))
+    drawn = collate_step(dataset.__getitems__(next(iter(sampler))))
+    trained = module.make_step(drawn.step, drawn.micro[0])
     shown = preview.first_step(run, 3)  # a row's decision is the same in a smaller batch
     path = run.wiring.paths["main"]
     assert torch.equal(shown.plan(path).keep, trained.plan(path).keep[:3])

@@ -252,13 +252,13 @@ def follow(config: TrainConfig) -> None:
         train_stages(run, restore, time.perf_counter())
 
 
-def legs(config: TrainConfig, taken: Mapping[str, int]) -> list[Leg]:
+def legs(config: TrainConfig, taken: Mapping[str, int] | None = None) -> list[Leg]:
     """The stages, one after the other; some were ended early by the budget, after the steps in `taken`."""
     planned = [min(stage.steps, config.trainer.max_steps or stage.steps) for stage in config.stage.values()]
     spans = shares(config.budget, planned)
     found, offset = [], 0
     for index, (name, stage) in enumerate(config.stage.items()):
-        steps = taken.get(name, planned[index])
+        steps = (taken or {}).get(name, planned[index])
         found.append(Leg(name, stage, index, steps, planned[index], offset, spans[index] if spans else None))
         offset += steps
     return found

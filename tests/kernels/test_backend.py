@@ -26,6 +26,7 @@ def toy(monkeypatch: pytest.MonkeyPatch, forget: None) -> None:
 
     monkeypatch.setitem(backend._operations, "toy", Operation(name="toy", refuses=refuses, prefers=prefers))
     monkeypatch.setattr(backend, "_settings", KernelsConfig())
+    monkeypatch.setattr(backend.log, "propagate", True)  # the command line turns it off
 
 
 @pytest.mark.parametrize(
