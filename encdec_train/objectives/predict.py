@@ -45,6 +45,9 @@ class PredictConfig:
             fallback = replace(sites, rows="predicted")
             self._emit(wiring, wiring.config.decoder.get(self.decoder), self.memory, spec)
             spec = wiring.through(where, "decoder", self.decoder, (spec, given, sites), fallback)
+        elif self.inputs:
+            wiring.problem(where, f"path '{self.inputs}' is for a decoder to read, there is none")
+            return
         if spec is None:
             return
         assert sites.raw is not None

@@ -21,7 +21,7 @@ class BagOfWordsConfig:
         raw = sites.raw
         if raw is None or raw.kind != "ids" or raw.docs:
             raise Mismatch("target 'bag_of_words' needs rows of ids, one document in each")
-        return replace(sites, kind="values", width=raw.width, length=1, rows="predicted", raw=None)
+        return replace(sites, kind="chances", width=raw.width, length=1, rows="predicted", raw=None)
 
 
 @targets.register("bag_of_words", BagOfWordsConfig)
