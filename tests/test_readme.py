@@ -82,7 +82,8 @@ def test_the_commands_of_the_table(line, place, tmp_path, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setattr("encdec_train.preview.SECONDS", 0.01)
     runs = {name: f"runs/mae_vit/{name}" for name in "AB"}
-    words = [{**runs, "RUN": runs["A"], "DIR": str(tmp_path / "out")}.get(word, word) for word in shlex.split(line)[1:]]
+    names = {**runs, "RUN": runs["A"], "DIR": str(tmp_path / "out"), "STEP": "2"}
+    words = [names.get(word, word) for word in shlex.split(line)[1:]]
     if words[0] not in COMMANDS:
         words += ["trainer.max_steps=2", "probe=null", "data.limit=256"]
     with pytest.raises(SystemExit) as ended:

@@ -107,7 +107,7 @@ class PretrainModule(LightningModule):
     def training_step(self, batch: Drawn, _: int) -> None:
         number = self.done + self.shift
         assert batch.step == number, f"the loader is at step {batch.step}, the module at {number}"
-        torch.manual_seed(key_of(self.key, "dropout", number, self.global_rank) & ((1 << 63) - 1))
+        self.seed(number)
         kept = self._spoilable()
         for optimizer in self._optimizers():
             optimizer.zero_grad()
@@ -194,8 +194,12 @@ class PretrainModule(LightningModule):
                 for parameter in named.values():
                     parameter.requires_grad_(other == phase)
 
+    def seed(self, number: int) -> None:
+        """Dropout is the only draw on torch's own generator; ranks and micro batches draw different numbers."""
+        torch.manual_seed(key_of(self.key, "dropout", number, self.global_rank) & ((1 << 63) - 1))
+
     def make_step(self, number: int, views: Batch) -> Step:
-        """The step with its randomness; dropout is the only draw on torch's own generator."""
+        """The step with all other randomness."""
         rng = Rng(self.key, torch.full((), number, dtype=torch.int64, device=self.device))
         return Step(self.transform.finish(views, rng, clean=False), self.parts, rng, self.derive)
 

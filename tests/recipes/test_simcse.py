@@ -43,6 +43,12 @@ def sentence() -> tuple[Units, Parts, PretrainModule]:
     return rows(transform.vocabulary), parts, module
 
 
+def drawn(module: PretrainModule, number: int, units: Units) -> list[torch.Tensor]:
+    """Both sides of a step, dropout as in training."""
+    module.seed(number)
+    return vectors(module.make_step(number, {"text": units}))
+
+
 def vectors(step: Step) -> list[torch.Tensor]:
     left, right = step.part("objective", "main").sides(step)
     return [left[0], right[0]]
@@ -51,13 +57,13 @@ def vectors(step: Step) -> list[torch.Tensor]:
 def test_twins_differ_by_dropout_alone_and_come_again() -> None:
     units, parts, module = sentence()
     parts.train()
-    one, two = vectors(module.make_step(3, {"text": units}))
+    one, two = drawn(module, 3, units)
     assert not torch.allclose(one, two, atol=1e-3)
-    again = vectors(module.make_step(3, {"text": units}))
+    again = drawn(module, 3, units)
     assert torch.equal(one, again[0]) and torch.equal(two, again[1])
-    assert not torch.equal(one, vectors(module.make_step(4, {"text": units}))[0])
+    assert not torch.equal(one, drawn(module, 4, units)[0])
     parts.eval()
-    one, two = vectors(module.make_step(3, {"text": units}))
+    one, two = drawn(module, 3, units)
     assert torch.equal(one, two)
 
 
