@@ -175,8 +175,15 @@ def speak() -> None:
     log = logging.getLogger("encdec_train")
     log.setLevel(logging.INFO)
     log.propagate, log.disabled = False, False  # Hydra silences the loggers that it finds
-    if not any(isinstance(handler, logging.StreamHandler) for handler in log.handlers):
-        log.addHandler(logging.StreamHandler(sys.stdout))
+    if not any(isinstance(handler, _Terminal) for handler in log.handlers):
+        log.addHandler(_Terminal())
+
+
+class _Terminal(logging.Handler):
+    """Prints: to whatever is standard output then."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), flush=True)
 
 
 def _table(summary: dict[str, Any]) -> None:
