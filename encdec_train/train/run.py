@@ -99,19 +99,26 @@ def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
             for line in scales:
                 log.info(line)
             rundir.write_json(folder / "environment.json", rundir.environment())
-            (folder / "config.yaml").write_text(rundir.dump(config), encoding="utf-8")
-            run = assemble(config, transform, wiring, dry, rows, folder)
-            initial.load(starts, run.parts)
             rundir.write_json(folder / "scales.json", list(scales))
-            rundir.write_json(folder / "untrained.json", evaluate(run))
-            return _stages(run, None)
+            checkpoint.write_text(folder / "config.yaml", rundir.dump(config))  # last: with it the folder is a run
+            return _start(assemble(config, transform, wiring, dry, rows, folder), starts)
     except BaseException:
         _discard(folder)
         raise
 
 
+def _start(run: Run, starts: initial.Starts | None = None) -> dict[str, Any]:
+    """From the first step, with published weights if an encoder asks for them."""
+    starts = initial.read(run.config, run.wiring, run.transform) if starts is None else starts
+    initial.load(starts, run.parts)
+    rundir.write_json(run.folder / "untrained.json", evaluate(run))
+    return _stages(run, None)
+
+
 def resume(folder: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
     """Go on where the newest whole checkpoint stands; a finished run is only summed up again.
+
+    A run that died before its first checkpoint starts anew: its beginning depends on nothing but its configuration.
 
     Args:
         folder: the run's.
@@ -126,16 +133,20 @@ def resume(folder: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
     if place is not None and place.rank:
         follow(config)
         return {}
-    found, broken = checkpoint.newest(folder / "checkpoints")
+    begun = bool(checkpoint.names(folder / "checkpoints"))
+    found, broken = checkpoint.newest(folder / "checkpoints") if begun else (None, [])
     with _logging_to(folder):
         for sentence in broken:
             log.warning("%s: the checkpoint before it is used", sentence)
-        state = checkpoint.read_state(found)
-        log.info("%s: on from step %d of stage %s", folder, state["step"], state["stage"])
         if changes:
             checkpoint.write_text(folder / "config.yaml", rundir.dump(config))
             log.info("changed: %s", " ".join(changes))
         run = reopen(config, folder)
+        if found is None:
+            log.info("%s: there is no checkpoint yet, from the start", folder)
+            return _start(run)
+        state = checkpoint.read_state(found)
+        log.info("%s: on from step %d of stage %s", folder, state["step"], state["stage"])
         checkpoint.load_parts(found, run.parts)
         return _stages(run, found)
 

@@ -53,6 +53,21 @@ def test_resumed_is_uninterrupted(recipe, tmp_path, monkeypatch):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+def test_without_a_checkpoint_it_starts_anew(tmp_path, monkeypatch):
+    """Killed where nothing could be tidied up."""
+    arguments = ("checkpoint.every=9", "probe=null")
+    train(small("mae_vit", tmp_path / "whole", *arguments))
+    with monkeypatch.context() as patch:
+        die_at(patch, 3)
+        patch.setattr("encdec_train.train.run._discard", lambda folder: None)
+        with pytest.raises(Killed):
+            train(small("mae_vit", tmp_path / "broken", *arguments))
+    whole, broken = (tmp_path / name / "mae_vit" / "run" for name in ("whole", "broken"))
+    assert losses(broken) and not checkpoint.names(broken / "checkpoints")
+    resume(broken)
+    assert losses(broken) == losses(whole)
+
+
 def test_kill_minus_nine(tmp_path):
     """A real process, really killed, with worker processes."""
     command = [sys.executable, "-m", "encdec_train.cli"]
