@@ -195,10 +195,22 @@ def make_loader(dataset: StepDataset, sampler: StepSampler, *, workers: int) -> 
     )
 
 
+GRACE = 20  # seconds for which workers outlive a SIGTERM, in which the main process can finish its step
+
+
 def _leave_signals(_: int) -> None:
-    """A signal for the whole process group is the main process's to answer; it still needs its workers then."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    """A signal for the whole process group is the main process's to answer; it still needs its workers then.
+
+    A SIGTERM is heeded later, because a main process that exits sends one to workers that are left, and waits.
+    """
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_later)
+
+
+def _end_later(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.alarm(GRACE)
 
 
 def clean_batches(dataset: StepDataset, batch: int, limit: int | None) -> Iterator[Batch]:

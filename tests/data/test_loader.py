@@ -1,5 +1,8 @@
 """The rows of a step do not depend on who reads them; a row that cannot be read is named, or another stands for it."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -80,3 +83,16 @@ def test_another_row_stands_for_a_broken_one(tmp_path):
     nothing = StepDataset(Torn([1]), transform, 0, clean=False, label=None)
     with pytest.raises(ValueError, match="torn"):
         nothing[0, 0]
+
+
+def test_workers_that_are_left_do_not_keep_a_process_from_ending():
+    program = """
+from encdec_train.data import loader
+from torch.utils.data import DataLoader
+loader.GRACE = 1
+left = iter(DataLoader(list(range(100)), num_workers=2, worker_init_fn=loader._leave_signals))
+next(left)
+import multiprocessing.util, sys
+sys.modules["torch.utils.data.dataloader"]._MultiProcessingDataLoaderIter._shutdown_workers = lambda self: None
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
