@@ -26,8 +26,8 @@ from encdec_train.report.table import duration, number
 from encdec_train.report.terminal import picture
 from encdec_train.rng import Rng, key_of
 from encdec_train.step import Step
+from encdec_train.train.assembly import Run, reopen
 from encdec_train.train.frozen import to_device
-from encdec_train.train.run import Run, reopen
 from encdec_train.types import Batch, Mismatch, Plan, map_tensors
 from encdec_train.types import Path as PartsPath
 

@@ -9,7 +9,7 @@ from encdec_train.data.open import open_rows
 from encdec_train.launch import compose
 from encdec_train.paths import RECIPES
 from encdec_train.train import rundir
-from encdec_train.train.run import assemble
+from encdec_train.train.assembly import assemble
 
 RECIPE_NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 

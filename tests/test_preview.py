@@ -14,8 +14,8 @@ from encdec_train.data.pictures import DARK, GREY, seen_png
 from encdec_train.data.plots import PALE, lines
 from encdec_train.data.plots import points as drawn_points
 from encdec_train.report.terminal import LOWER, UPPER, picture
+from encdec_train.train.assembly import reopen
 from encdec_train.train.module import PretrainModule
-from encdec_train.train.run import reopen
 from encdec_train.types import Plan, Sites, Units
 from tests.runs import small
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from encdec_train.build import total_loss
 from encdec_train.train import checkpoint, rundir
+from encdec_train.train.assembly import reopen
 from encdec_train.train.callbacks.metrics import read_metrics
 from encdec_train.train.callbacks.saver import Restorer
 from encdec_train.train.module import NotFinite
-from encdec_train.train.run import Leg, Mark, begin, legs, make_module, make_rows, make_trainer, reopen
+from encdec_train.train.stages import Leg, Mark, begin, legs, make_module, make_rows
+from encdec_train.train.trainer import make_trainer
 from encdec_train.types import Mismatch, Term
 
 

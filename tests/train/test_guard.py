@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from encdec_train.train import checkpoint
+from encdec_train.train.assembly import reopen
 from encdec_train.train.callbacks.metrics import read_metrics
 from encdec_train.train.callbacks.unread import Unread
 from encdec_train.train.callbacks.watch import LINES, spiked
 from encdec_train.train.module import NotFinite, PretrainModule
 from encdec_train.train.replay import replay
-from encdec_train.train.run import Mark, legs, make_module, reopen, train_stages
+from encdec_train.train.stages import Mark, legs, make_module, train_stages
 from encdec_train.types import Halted, Mismatch
 from tests.ranks import forked
 from tests.runs import assembled, small

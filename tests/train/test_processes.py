@@ -11,7 +11,7 @@ import pytest
 
 from encdec_train.train import checkpoint, rundir
 from encdec_train.train.callbacks.metrics import read_metrics
-from encdec_train.train.run import train_stages
+from encdec_train.train.stages import train_stages
 from encdec_train.types import Mismatch
 from tests.ranks import forked
 from tests.runs import assembled, small

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from encdec_train.config import NAMED
-from encdec_train.train.run import Mark, describe_batch, legs, make_module, make_rows, make_trainer
+from encdec_train.train.stages import Mark, describe_batch, legs, make_module, make_rows
+from encdec_train.train.trainer import make_trainer
 from tests.ranks import forked
 from tests.runs import assembled, small
 

@@ -78,7 +78,8 @@ def test_a_run_ends_early_and_decayed_and_goes_on_the_same(tmp_path, monkeypatch
         return whole(self, batch, index)
 
     monkeypatch.setattr(PretrainModule, "training_step", tenth_of_a_second)
-    monkeypatch.setattr("encdec_train.train.run.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    for module in ("run", "stages"):
+        monkeypatch.setattr(f"encdec_train.train.{module}.time", SimpleNamespace(perf_counter=lambda: clock[0]))
     steps = ["stage.main.steps=100000", "trainer.max_steps=null", "optim.warmup=0", "checkpoint.keep=99"]
     summary = train(small("mae_vit", tmp_path, "probe=null", "budget=6s", *steps))
     folder = tmp_path / "mae_vit" / "run"

@@ -1,0 +1,61 @@
+"""Lightning's loop with nothing of its own switched on: metrics, checkpoints, progress and processes are ours."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+
+from encdec_train.config import TrainConfig
+from encdec_train.nn import gather
+from encdec_train.train import ranks
+from encdec_train.train.assembly import Run
+
+
+def make_trainer(config: TrainConfig, run: Run, callbacks: list[Any]) -> Trainer:
+    """Lightning's loop with nothing of its own switched on: we keep metrics, checkpoints and progress."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # teachers are
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # a login node is no fault
+    warnings.filterwarnings("ignore", message=".*`broadcast_buffers` is deprecated.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+    return Trainer(
+        max_epochs=1,
+        accelerator=config.trainer.accelerator,
+        devices=config.trainer.devices,
+        num_nodes=config.trainer.num_nodes,
+        strategy=_strategy(run),
+        precision=config.trainer.precision.value,
+        deterministic=config.trainer.deterministic,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=run.folder,
+        plugins=[SLURMEnvironment(auto_requeue=False)] if _in_slurm_alone() else None,  # ours is exact
+    )
+
+
+def _in_slurm_alone() -> bool:
+    return gather.world()[1] == 1 and SLURMEnvironment.detect()
+
+
+def _strategy(run: Run) -> Any:
+    """One process needs none. Of several, parameters that a stage or a phase leaves alone are searched for."""
+    rank, size = gather.world()
+    if size == 1:
+        return "auto"
+    local = (ranks.outside() or ranks.Place()).local
+    return DDPStrategy(
+        cluster_environment=ranks.Environment(ranks.Place(rank, local, size)),
+        broadcast_buffers=False,  # they are the same on all ranks already
+        find_unused_parameters=bool(run.dry.unused or run.dry.owned or len(run.config.stage) > 1),
+    )
