@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from encdec_train.config import PathConfig, TrainConfig, override
+from encdec_train.data.mixture import facts
 from encdec_train.data.transform import Transform
 from encdec_train.registry import Registry, did_you_mean
 from encdec_train.registry import transforms as transform_registry
@@ -28,7 +29,7 @@ OPTIONAL = ("corruption", "bottleneck", "decoder")  # `main` of these may be abs
 
 def make_transform(config: TrainConfig) -> Transform:
     """The configured transform, which knows its views without any data."""
-    transform: Transform = transform_registry.part(config.transform)(config.transform, config.data)
+    transform: Transform = transform_registry.part(config.transform)(config.transform, facts(config.data))
     return transform
 
 

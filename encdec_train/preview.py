@@ -18,6 +18,7 @@ from rich.console import Console
 from torch import Tensor
 
 from encdec_train.config import TrainConfig
+from encdec_train.data.draws import draws_of
 from encdec_train.data.loader import StepDataset, StepSampler, collate_step, make_loader
 from encdec_train.data.pictures import hidden
 from encdec_train.data.transform import Drawing
@@ -111,8 +112,9 @@ def stage_key(config: TrainConfig) -> int:
 
 
 def pipeline(run: Run, key: int, *, steps: int) -> tuple[StepDataset, StepSampler]:
-    dataset = StepDataset(run.items, run.transform, key, clean=False, label=None)
-    return dataset, StepSampler(len(run.items), run.config.loader.batch, key, start=0, stop=steps)
+    draws = draws_of(run.items, run.transform, key)
+    dataset = StepDataset(draws, run.transform, key, clean=False, label=None)
+    return dataset, StepSampler(draws, run.config.loader.batch, start=0, stop=steps)
 
 
 @torch.no_grad()

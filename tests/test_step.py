@@ -7,6 +7,7 @@ import torch
 
 from encdec_train.build import check, compute_terms, dry_run, make_parts, make_transform
 from encdec_train.config import PathConfig, StageConfig, TeacherConfig
+from encdec_train.data.draws import Draws
 from encdec_train.data.loader import StepSampler
 from encdec_train.heads.linear import Linear
 from encdec_train.launch import compose
@@ -188,19 +189,19 @@ def test_a_parameter_without_gradient_is_an_error(monkeypatch):
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_order_does_not_depend_on_the_world(world):
-    whole = StepSampler(50, 8, 3, start=0, stop=20)
-    ranks = [list(StepSampler(50, 8, 3, start=0, stop=20, rank=r, world=world)) for r in range(world)]
+    whole = StepSampler(Draws(range(50), 3), 8, start=0, stop=20)
+    ranks = [list(StepSampler(Draws(range(50), 3), 8, start=0, stop=20, rank=r, world=world)) for r in range(world)]
     for step in range(20):
         found = sorted(item for rank in ranks for _, item in rank[step])
         assert found == sorted(whole.ids(step))
 
 
 def test_every_item_once_per_epoch_and_a_late_start_is_the_same_stream():
-    sampler = StepSampler(12, 4, 0, start=0, stop=6)
+    sampler = StepSampler(Draws(range(12), 0), 4, start=0, stop=6)
     stream = [item for batch in sampler for _, item in batch]
     assert sorted(stream[:12]) == sorted(stream[12:]) == list(range(12))
     assert stream[:12] != stream[12:]
-    assert list(StepSampler(12, 4, 0, start=4, stop=6)) == list(sampler)[4:]
+    assert list(StepSampler(Draws(range(12), 0), 4, start=4, stop=6)) == list(sampler)[4:]
 
 
 def test_unknown_path_and_part_are_named_together():

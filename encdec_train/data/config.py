@@ -23,8 +23,13 @@ class DataConfig:
     limit: int | None = None  # use only the first rows of the training split
     on_error: OnError = OnError["raise"]  # or skip: another row, always the same, takes the place of a broken one
     max_skipped: float = 0.01  # share of the rows read so far, of a thousand at least, that may be skipped
+    streaming: bool = False  # rows of parquet, lines of json or tar shards stay in their files until they are needed
+    buffer: int = 10_000  # of a stream: rows among which the order is drawn, held by every worker; whole row groups
+    weight: float = 1.0  # in a mixture: share of the rows, relative to the other sets'
 
     def __post_init__(self) -> None:
+        if self.buffer < 1:
+            raise Mismatch(f"data.buffer: {self.buffer} is below 1")
         if not 0 <= self.max_skipped <= 1:
             raise Mismatch(f"data.max_skipped: {self.max_skipped} is not in [0, 1]")
 

@@ -1,16 +1,16 @@
 """The order of samples, as a pure function of (seed, step): nothing to save, nothing to lose.
 
-Global step t takes the positions t * batch to (t + 1) * batch - 1 of an endless stream; the stream is one keyed
-permutation of the items after another. A resumed run starts the stream at its step. A step's rows are cut into micro
-batches, and each of these into one share for each rank, in their order: how many workers or ranks there are changes
-nothing but who reads a row.
+Global step t takes the positions t * batch to (t + 1) * batch - 1 of an endless stream (`draws`). A resumed run starts
+the stream at its step. A step's rows are cut into micro batches, and each of these into one share for each rank, in
+their order: how many workers or ranks there are changes nothing but who reads a row.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from encdec_train.data.config import OnError
+from encdec_train.data.draws import Draws, Place, Unreadable, salted
 from encdec_train.data.example import Example, Row, collate
 from encdec_train.data.transform import Transform
 from encdec_train.rng import Rng
@@ -28,16 +29,15 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
     """Yields for each step from `start` to `stop` its (step, item) pairs.
 
     Args:
-        items: number of items N.
+        draws: which item comes at which position.
         batch: rows of one global step.
         accumulate, rank, world: of each of `accumulate` micro batches this process takes the share number `rank`.
     """
 
     def __init__(
         self,
-        items: int,
+        draws: Draws,
         batch: int,
-        seed: int,
         *,
         start: int,
         stop: int,
@@ -45,22 +45,13 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.items, self.batch, self.seed = items, batch, seed
+        self.draws, self.batch = draws, batch
         self.start, self.stop = start, stop
         self.accumulate, self.rank, self.world = accumulate, rank, world
-        self._epoch: tuple[int, list[int]] | None = None
-
-    def permutation(self, epoch: int) -> list[int]:
-        """The order of the items in one epoch."""
-        if self._epoch is None or self._epoch[0] != epoch:
-            order = Rng(self.seed, epoch).order("epoch", torch.arange(self.items))
-            self._epoch = (epoch, order.tolist())
-        return self._epoch[1]
 
     def ids(self, step: int) -> list[int]:
         """The items of one global step, on all ranks together."""
-        positions = range(step * self.batch, (step + 1) * self.batch)
-        return [self.permutation(p // self.items)[p % self.items] for p in positions]
+        return self.draws.ids(step * self.batch, (step + 1) * self.batch)
 
     def own(self, step: int) -> list[int]:
         """The items of this rank, micro batch by micro batch."""
@@ -76,16 +67,6 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         return max(0, self.stop - self.start)
 
 
-class Unreadable(ValueError):
-    """A row of the data that cannot be read or transformed; says which.
-
-    A worker process hands on its whole traceback as the text, of which only our own sentence is kept.
-    """
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text.strip().rsplit(f"{type(self).__name__}: ", 1)[-1])
-
-
 @dataclass(frozen=True)
 class Found:
     """One row, and what could not be read in its place."""
@@ -93,6 +74,7 @@ class Found:
     step: int
     row: Row
     skipped: tuple[str, ...] = ()  # a sentence for each
+    place: Place = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,7 +83,8 @@ class Drawn:
 
     step: int
     micro: list[Batch]
-    skipped: tuple[str, ...] = ()  # a sentence for each row that another one stands for
+    skipped: tuple[str, ...] = ()  # a sentence for each row that another one stands for, or that is left out
+    place: Place = field(default_factory=dict)  # from which a stream can be read on
 
 
 class StepDataset(Dataset[Found]):
@@ -111,7 +94,7 @@ class StepDataset(Dataset[Found]):
 
     def __init__(
         self,
-        items: Sequence[Any],
+        items: Sequence[Any] | Draws,
         transform: Transform,
         seed: int,
         *,
@@ -119,19 +102,17 @@ class StepDataset(Dataset[Found]):
         label: str | None,
         rows: Sequence[Any] | None = None,
     ) -> None:
-        self.items, self.transform, self.seed = items, transform, seed
+        self.draws = items if isinstance(items, Draws) else Draws(items, seed)
+        self.transform, self.seed = transform, seed
         self.clean, self.label = clean, label
         self.rows = None if rows is items else rows  # that carry the labels, where the items do not
         self.skip = transform.data.on_error is OnError["skip"]
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Found]:
-        """The rows of a batch: read together where the items can, because an Arrow look-up costs more than a row."""
-        together = getattr(self.items, "__getitems__", None)
-        if together is None:
-            return [self[key] for key in keys]
+        """The rows of a batch, read together."""
         try:
-            items = together([index for _, index in keys])
-            return [Found(step, self._row(step, index, item)) for (step, index), item in zip(keys, items, strict=True)]
+            items = self.draws.read([index for _, index in keys])
+            return [self._found(step, index, item) for (step, index), item in zip(keys, items, strict=True)]
         except (ValueError, OSError):
             return [self[key] for key in keys]  # one by one names the row that fails
 
@@ -145,25 +126,29 @@ class StepDataset(Dataset[Found]):
         skipped: list[str] = []
         while True:
             try:
-                return Found(step, self._read(step, index), tuple(skipped))
+                found = self._read(step, index)
+                return replace(found, skipped=(*found.skipped, *skipped))
             except Unreadable as error:
                 skipped.append(str(error))
                 if not self.skip or len(skipped) == self.TRIES:
                     raise
-            index = self._other(key[1], len(skipped))
+            index = self.draws.other(key[1], len(skipped))
 
-    def _other(self, index: int, number: int) -> int:
-        """The item that is tried after `number` others, the same in every step."""
-        return int(Rng(self.seed).integers("data.replaced", len(self.items), torch.tensor([index]), number))
-
-    def _read(self, step: int, index: int) -> Row:
+    def _read(self, step: int, index: int) -> Found:
         try:
-            return self._row(step, index, self.items[index])
+            return self._found(step, index, self.draws[index])
+        except Unreadable:  # a whole window, which says itself what it is
+            raise
         except (ValueError, OSError) as error:
-            raise Unreadable(f"row {index} of the data: {error}") from error
+            raise Unreadable(f"{self.draws.name(index)}: {error}") from error
+
+    def _found(self, step: int, index: int, item: Any) -> Found:
+        return Found(step, self._row(step, index, item), self.draws.lost(index), self.draws.place())
 
     def _row(self, step: int, index: int, item: Any) -> Row:
         row = self.transform(item, index, Rng(self.seed, step), clean=self.clean)
+        salt = self.draws.salt(index)
+        row = row if salt is None else salted(row, salt)
         if self.label is not None:
             labelled = item if self.rows is None else self.rows[index]
             row["label"] = Example(values=torch.tensor([_class(labelled[self.label])]), sample=index)
@@ -179,7 +164,8 @@ def collate_step(found: Sequence[Found], accumulate: int = 1) -> Drawn:
     """The micro batches of a step, all of one size."""
     share = len(found) // accumulate
     micro = [collate([one.row for one in found[i : i + share]]) for i in range(0, len(found), share)]
-    return Drawn(found[0].step, micro, tuple(sentence for one in found for sentence in one.skipped))
+    skipped = tuple(sentence for one in found for sentence in one.skipped)
+    return Drawn(found[0].step, micro, skipped, found[-1].place)
 
 
 def make_loader(dataset: StepDataset, sampler: StepSampler, *, workers: int) -> DataLoader[Drawn]:
@@ -191,11 +177,17 @@ def make_loader(dataset: StepDataset, sampler: StepSampler, *, workers: int) -> 
         num_workers=workers,
         persistent_workers=False,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_leave_signals,
+        worker_init_fn=_begin_worker,
     )
 
 
 GRACE = 20  # seconds for which workers outlive a SIGTERM, in which the main process can finish its step
+
+
+def _begin_worker(_: int) -> None:
+    """Texts of a stream are encoded in a process that was forked, where threads of the first one would deadlock."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _leave_signals(_)
 
 
 def _leave_signals(_: int) -> None:
@@ -215,7 +207,8 @@ def _end_later(*_: object) -> None:
 
 def clean_batches(dataset: StepDataset, batch: int, limit: int | None) -> Iterator[Batch]:
     """The first rows in order, without augmentation: what probes read."""
-    count = len(dataset.items) if limit is None else min(limit, len(dataset.items))
+    items = len(dataset.draws.items)
+    count = items if limit is None else min(limit, items)
     for start in range(0, count, batch):
         keys = [(0, index) for index in range(start, min(start + batch, count))]
         yield collate([found.row for found in dataset.__getitems__(keys)])

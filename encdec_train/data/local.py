@@ -24,9 +24,10 @@ SUFFIXES = {
     "json": (".jsonl", ".json", ".ndjson"),
     "csv": (".csv", ".tsv"),
     "text": (".txt", ".text", ".md"),
+    "webdataset": (".tar",),
 }
 KINDS = {suffix: kind for kind, suffixes in SUFFIXES.items() for suffix in suffixes}
-ALLOWED = "parquet, arrow, csv, json, text, image or audio files, or a folder of `Dataset.save_to_disk`"
+ALLOWED = "parquet, arrow, csv, json, text, image, audio or tar files, or a folder of `Dataset.save_to_disk`"
 NAMES = {
     "train": "train",
     "training": "train",
@@ -45,17 +46,32 @@ def open_path(path: Path) -> Splits:
     Raises:
         ValueError: nothing there, nothing in it, nothing known in it, or a file that cannot be read.
     """
-    if not path.exists():
-        raise ValueError(f"data.path: {path} does not exist; allowed are {ALLOWED}, or the name of a hub data set")
+    _check_there(path)
     if path.is_dir() and ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
         return _saved(path)
+    kind, root, splits = files_of(path)
+    return _READERS.get(kind, _table)(kind, root, splits)
+
+
+def files_of(path: Path) -> tuple[str, Path, dict[str, list[Path]]]:
+    """The kind of data at `path`, the folder that holds them, and the files of each split.
+
+    Raises:
+        ValueError: nothing there, nothing in it, or nothing known in it.
+    """
+    _check_there(path)
     root = path if path.is_dir() else path.parent
     kind, files = _files(path)
     splits: dict[str, list[Path]] = {}
     for file in files:
         name = split_of(file.relative_to(root)) if path.is_dir() else None
         splits.setdefault(name or "train", []).append(file)
-    return _READERS.get(kind, _table)(kind, root, splits)
+    return kind, root, splits
+
+
+def _check_there(path: Path) -> None:
+    if not path.exists():
+        raise ValueError(f"data.path: {path} does not exist; allowed are {ALLOWED}, or the name of a hub data set")
 
 
 def split_of(file: Path) -> str | None:

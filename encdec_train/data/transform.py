@@ -15,6 +15,10 @@ from encdec_train.rng import Rng
 from encdec_train.types import Batch, Plan, Spec, Units
 
 
+class NoItems(ValueError):
+    """Nothing can be made of these rows, though each could be read."""
+
+
 class Transform:
     """What is per row runs in a worker; what can be batched runs on the training device (`finish`).
 

@@ -12,6 +12,8 @@ import torch
 
 from encdec_train.build import Dry, Wiring, check, dry_run, make_parts, make_transform
 from encdec_train.config import TrainConfig
+from encdec_train.data.draws import training_items
+from encdec_train.data.mixture import facts, probed
 from encdec_train.data.open import open_rows
 from encdec_train.data.transform import Transform
 from encdec_train.kernels import backend
@@ -40,7 +42,7 @@ class Run:
     folder: Path
     parts: Parts
     device: torch.device
-    items: Sequence[Any] = ()
+    items: Any = ()  # of `training_items`
     sinks: tuple[Sink, ...] = ()  # take each line of metrics
 
 
@@ -81,7 +83,7 @@ def assemble(
         folder=folder,
         parts=parts.to(device),
         device=device,
-        items=transform.items(rows["train"], clean=False),
+        items=training_items(transform, rows["train"], config.data.path or "the data"),
     )
 
 
@@ -92,7 +94,8 @@ def frozen(run: Run) -> Frozen:
     if path is None:
         raise Mismatch(f"evaluate.path: there is no path '{config.evaluate.path}'")
     run.parts.to(run.device)
-    return Frozen(config, run.parts, run.transform, path, run.wiring.paths, run.rows, run.device)
+    rows = {split: probed(rows) for split, rows in run.rows.items()}
+    return Frozen(config, run.parts, run.transform, path, run.wiring.paths, rows, run.device)
 
 
 def evaluate(run: Run, only: str | None = None) -> dict[str, float]:
@@ -107,7 +110,8 @@ def evaluate(run: Run, only: str | None = None) -> dict[str, float]:
             continue
         probe = probe_registry.part(part)(part)
         if probe.labelled and eyes.label is None:
-            log.warning("probe %s is left out: the data have no column '%s' with classes", name, config.data.label)
+            label = facts(config.data).label
+            log.warning("probe %s is left out: the data have no column '%s' with classes", name, label)
         else:
             found[name] = probe(eyes)
     return found

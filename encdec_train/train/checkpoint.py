@@ -139,7 +139,14 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
             raise BrokenCheckpoint(f"{path}: {key} is not a number of steps or stages")
     if not all(isinstance(state.get(key, 0), int) for key in ("shift", "skipped", "unread")):
         raise BrokenCheckpoint(f"{path}: shift, skipped and unread are not all numbers")
+    stream = state.get("stream", {})
+    if not isinstance(stream, dict) or not all(_is_place(value) for value in stream.values()):
+        raise BrokenCheckpoint(f"{path}: stream is not a window and a position of each stream")
     return state
+
+
+def _is_place(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(n, int) and n >= 0 for n in value)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

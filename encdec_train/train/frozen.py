@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from encdec_train.config import TrainConfig
+from encdec_train.data.draws import clean_items
 from encdec_train.data.loader import StepDataset, clean_batches
+from encdec_train.data.mixture import facts
 from encdec_train.data.transform import Transform
 from encdec_train.nn.pool import Pool, pool
 from encdec_train.rng import Rng
@@ -45,14 +47,15 @@ class Frozen:
         self.rows, self.paths = rows, paths
         self.derive = {view: paths[name] for view, name in config.derive.items()}
         self._vectors: dict[str, Labelled] = {}
-        self.label = config.data.label if _has_column(rows["train"], config.data.label) else None
+        label = facts(config.data).label
+        self.label = label if _has_column(rows["train"], label) else None
 
     @torch.no_grad()
     def steps(self, split: str) -> Iterator[tuple[Step, Batch]]:
         """Clean batches of a split, finished, on the device, each in a step of its own."""
         config = self.config
         rows = self.rows[split]
-        items = self.transform.items(rows, clean=True)
+        items = clean_items(self.transform, rows)
         dataset = StepDataset(items, self.transform, config.seed, clean=True, label=self.label, rows=rows)
         training = self.parts.training
         self.parts.eval()

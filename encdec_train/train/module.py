@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from encdec_train.build import Dry, Wiring, compute_terms, freeze, phases, total_loss
 from encdec_train.config import Nonfinite, StageConfig, TrainConfig, override
+from encdec_train.data.draws import Place
 from encdec_train.data.loader import Drawn
 from encdec_train.data.transform import Transform
 from encdec_train.nn.gather import world
@@ -71,6 +72,7 @@ class PretrainModule(LightningModule):
         self.derive = {view: wiring.paths[name] for view, name in config.derive.items()}
         self.done = 0  # global steps of this stage
         self.skipped = 0  # of these, steps that changed nothing
+        self.stream: Place = {}  # from which a stream is read on
         self.last_loss: Tensor | None = None
         self.last_terms: Terms = {}
         self.seen = 0  # the last step that was computed, also if it changed nothing
@@ -123,6 +125,7 @@ class PretrainModule(LightningModule):
             self.losses += torch.stack([loss, torch.ones_like(loss)])
             self.first_bad = torch.where(loss.isfinite(), self.first_bad, self.first_bad.clamp_max(self.done + 1))
         self.done += 1
+        self.stream = {**self.stream, **batch.place}
         if line_due(self.done, self.steps, self.config.trainer.log_every):
             self.check()
 

@@ -12,6 +12,7 @@ import torch
 
 from encdec_train.build import check, count_parameters, dry_run, make_transform
 from encdec_train.config import TrainConfig
+from encdec_train.data.draws import draws_of
 from encdec_train.data.loader import StepDataset, StepSampler, make_loader
 from encdec_train.data.open import open_rows
 from encdec_train.export import encoder as encoder_export
@@ -168,8 +169,9 @@ def _training_steps(run: Run, batches: int) -> Iterator[Step]:
     """Steps with augmented training rows, parts in eval mode."""
     run.parts.eval()
     key = key_of(run.config.seed, "trivial") >> 1
-    sampler = StepSampler(len(run.items), run.config.loader.batch, key, start=0, stop=batches)
-    dataset = StepDataset(run.items, run.transform, key, clean=False, label=None)
+    draws = draws_of(run.items, run.transform, key)
+    sampler = StepSampler(draws, run.config.loader.batch, start=0, stop=batches)
+    dataset = StepDataset(draws, run.transform, key, clean=False, label=None)
     derive = {view: run.wiring.paths[name] for view, name in run.config.derive.items()}
     for drawn in make_loader(dataset, sampler, workers=0):
         rng = Rng(key, drawn.step)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from encdec_train.build import Wiring
 from encdec_train.config import TrainConfig
+from encdec_train.data.draws import clean_items
 from encdec_train.data.example import collate
 from encdec_train.data.transform import Transform
 from encdec_train.rng import Rng
@@ -30,7 +31,7 @@ def write_samples(
     count: int = 8,
 ) -> None:
     """One file for each objective that predicts and whose transform can draw; none otherwise."""
-    items = transform.items(rows, clean=True)
+    items = clean_items(transform, rows)
     rng = Rng(config.seed, 0)
     chosen = [transform(items[i], i, rng, clean=True) for i in range(min(count, len(items)))]
     batch = transform.finish(to_device(collate(chosen), device), rng, clean=True)

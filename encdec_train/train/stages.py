@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from encdec_train.build import make_parts
 from encdec_train.config import Nonfinite, StageConfig, TrainConfig, override
+from encdec_train.data.draws import Place, draws_of
 from encdec_train.data.loader import Drawn, StepDataset, StepSampler, make_loader
 from encdec_train.nn import gather
 from encdec_train.optim.schedule import Course, peak_rate
@@ -43,6 +44,7 @@ class Mark:
     shift: int = 0  # step t takes the data of step t + shift
     skipped: int = 0  # steps that changed nothing
     unread: int = 0  # rows that were skipped
+    stream: Place = field(default_factory=dict)  # from which a stream is read on
     course: Course = field(default_factory=Course)  # on the schedule
     checkpoint: Path | None = None  # with the optimisers' state
 
@@ -51,7 +53,7 @@ class Mark:
         """The mark of a checkpoint."""
         state = checkpoint.read_state(found)
         counts = {key: state.get(key, 0) for key in ("step", "shift", "skipped", "unread")}
-        return cls(**counts, course=Course(**state.get("course", {})), checkpoint=found)
+        return cls(**counts, stream=state.get("stream", {}), course=Course(**state.get("course", {})), checkpoint=found)
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def make_module(run: Run, leg: Leg, mark: Mark) -> PretrainModule:
         steps=leg.steps,
         shift=mark.shift,
     )
-    module.done, module.skipped = mark.step, mark.skipped
+    module.done, module.skipped, module.stream = mark.step, mark.skipped, mark.stream
     module.horizon, module.course = leg.horizon, mark.course
     return module
 
@@ -155,11 +157,11 @@ def make_module(run: Run, leg: Leg, mark: Mark) -> PretrainModule:
 def make_rows(run: Run, module: PretrainModule, stop: int) -> DataLoader[Drawn]:
     """This process's rows of the steps from where the module stands."""
     config, (rank, world) = run.config, gather.world()
-    dataset = StepDataset(run.items, run.transform, module.key, clean=False, label=None)
+    draws = draws_of(run.items, run.transform, module.key, module.stream)
+    dataset = StepDataset(draws, run.transform, module.key, clean=False, label=None)
     sampler = StepSampler(
-        len(run.items),
+        draws,
         config.loader.batch,
-        module.key,
         start=module.done + module.shift,
         stop=stop + module.shift,
         accumulate=config.trainer.accumulate,
@@ -186,6 +188,7 @@ def _fit(run: Run, leg: Leg, mark: Mark, module: PretrainModule, taken: Mapping[
             "shift": module.shift,
             "skipped": module.skipped,
             "unread": unread.skipped,
+            "stream": module.stream,
             "course": asdict(module.course),
             "taken": {**taken, leg.name: module.steps},
         }

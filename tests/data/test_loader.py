@@ -28,7 +28,7 @@ def drawn(transform, items, *, world=1, workers=0, accumulate=1, start=0, stop=3
     for rank in range(world):
         dataset = StepDataset(items, transform, 7, clean=False, label=None)
         how = {"accumulate": accumulate, "rank": rank, "world": world}
-        sampler = StepSampler(len(items), BATCH, 7, start=start, stop=stop, **how)
+        sampler = StepSampler(dataset.draws, BATCH, start=start, stop=stop, **how)
         ranks.append(list(make_loader(dataset, sampler, workers=workers)))
     steps = []
     for shares in zip(*ranks, strict=True):
@@ -65,7 +65,7 @@ def test_a_broken_row_is_named(tmp_path):
     dataset = StepDataset(Torn(items[i] for i in range(40)), transform, 0, clean=False, label=None)
     with pytest.raises(ValueError, match=r"row 15 of the data: part-15\.png is torn"):
         dataset.__getitems__([(0, 1), (0, 15)])
-    sampler = StepSampler(40, BATCH, 7, start=0, stop=3)
+    sampler = StepSampler(dataset.draws, BATCH, start=0, stop=3)
     with pytest.raises(ValueError, match=r"^row \d+ of the data: part-\d+\.png is torn$"):  # from a worker too
         list(make_loader(dataset, sampler, workers=1))
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from encdec_train.data.config import (
     VideoDataConfig,
 )
 from encdec_train.data.holdout import held_out
-from encdec_train.data.local import ALLOWED, KINDS, Splits, open_path, reason
+from encdec_train.data.local import ALLOWED, KINDS, Splits, files_of, open_path, reason
+from encdec_train.data.shards import Shards, look
 from encdec_train.registry import did_you_mean, sources
 
 log = logging.getLogger(__name__)
@@ -119,7 +121,9 @@ class Pairs(Files):
 
 
 def open_files(config: DataConfig, split: str) -> Any:
-    """The rows of one split as a `datasets.Dataset`; pictures and sounds are decoded only when they are read.
+    """The rows of one split; pictures and sounds are decoded only when they are read.
+
+    They are a `datasets.Dataset`, with `config.streaming` `Shards`.
 
     Args:
         config: `path`, `subset`, `train`, `test` and `label` are read.
@@ -139,8 +143,16 @@ def open_files(config: DataConfig, split: str) -> Any:
         raise ValueError("data.path: not given; allowed are a hub name, " + ALLOWED)
     with _quiet():
         splits = _splits(config)
-        rows = _labelled(config, undecoded(_rows(config, split, splits)), splits)
-        return decoding(_content(config, rows), config.path)
+        rows = _rows(config, split, splits)
+        if isinstance(rows, Shards):
+            return rows.through(partial(_prepared, config, {}))
+        return _prepared(config, splits, rows)
+
+
+def _prepared(config: DataConfig, splits: Splits, rows: Any) -> Any:
+    """Rows as transforms read them; `splits` that know all classes, which a stream does not have."""
+    assert config.path is not None
+    return decoding(_content(config, _labelled(config, undecoded(rows), splits)), config.path)
 
 
 @contextmanager
@@ -165,8 +177,32 @@ def _splits(config: DataConfig) -> Splits:
     if path.exists() or not _is_hub_name(config.path):
         if config.subset is not None:
             raise ValueError(f"data.subset: '{config.subset}' is for hub data sets, {path} is a local path")
-        return open_path(path)
-    return _open_hub(config.path, config.subset)
+        return _shards(config, path) if config.streaming else open_path(path)
+    return _hub_shards(config, config.path) if config.streaming else _open_hub(config.path, config.subset)
+
+
+def _shards(config: DataConfig, path: Path) -> Splits:
+    if config.ordered:
+        raise ValueError("data.streaming: the rows of one long series follow each other, a stream takes them by blocks")
+    kind, _, files = files_of(path)
+    return {split: look(kind, [str(file) for file in found], config.buffer) for split, found in files.items()}
+
+
+def _hub_shards(config: DataConfig, name: str) -> Splits:
+    """The files of a data set on the hub, which are read there."""
+    import datasets
+
+    log.info("looking for the files of '%s' on the hub", name)
+    try:
+        builder = datasets.load_dataset_builder(name, config.subset)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _not_given(name, config.subset, error) from error
+    files = builder.config.data_files
+    if not files:
+        raise ValueError(f"data.streaming: '{name}' is no data set of plain files on the hub")
+    suffix = Path(next(iter(files.values()))[0]).suffix.lower()
+    kind = KINDS.get(suffix, suffix)
+    return {str(split): look(kind, list(found), config.buffer) for split, found in files.items()}
 
 
 def _is_hub_name(name: str) -> bool:
@@ -181,10 +217,14 @@ def _open_hub(name: str, subset: str | None) -> Splits:
     try:
         return dict(datasets.load_dataset(name, subset))
     except (OSError, ValueError, RuntimeError) as error:  # not found, no network, no such subset, a script
-        called = f"'{name}'" if subset is None else f"'{name}' ({subset})"
-        raise ValueError(
-            f"data.path: {called} is neither a path here nor a data set that the hub gives now: {_one_line(error)}"
-        ) from error
+        raise _not_given(name, subset, error) from error
+
+
+def _not_given(name: str, subset: str | None, error: Exception) -> ValueError:
+    called = f"'{name}'" if subset is None else f"'{name}' ({subset})"
+    return ValueError(
+        f"data.path: {called} is neither a path here nor a data set that the hub gives now: {_one_line(error)}"
+    )
 
 
 def _one_line(error: BaseException) -> str:
@@ -217,7 +257,12 @@ def _named(config: DataConfig, name: str, role: str, splits: Splits) -> Any:
             raise ValueError(f"{key}: {config.path} has no split '{part}'{did_you_mean(part, splits)}; it has {known}")
         if not len(splits[part]):
             raise ValueError(f"data.path: split '{part}' of {config.path} has no rows")
-    return splits[parts[0]] if len(parts) == 1 else datasets.concatenate_datasets([splits[part] for part in parts])
+    first, *others = [splits[part] for part in parts]
+    if not others:
+        return first
+    if isinstance(first, Shards):
+        return first.of([block for rows in (first, *others) for block in rows.blocks])
+    return datasets.concatenate_datasets([first, *others])
 
 
 def _labelled(config: DataConfig, rows: Any, splits: Splits) -> Any:
@@ -233,6 +278,11 @@ def _labelled(config: DataConfig, rows: Any, splits: Splits) -> Any:
         return rows
     if column_kind(rows.features[label]) != "text":
         return rows
+    if not splits:
+        raise ValueError(
+            f"data.label: the classes in '{label}' are words, which only all rows together number; a stream has "
+            "numbers or none (data.label=null)"
+        )
     known = {value for part in splits.values() if label in part.features for value in part.unique(label)}
     return rows.cast_column(label, datasets.ClassLabel(names=sorted(value for value in known if value is not None)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,19 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 
 from encdec_train.data.columns import content_column
-from encdec_train.data.config import DataConfig
+from encdec_train.data.config import DataConfig, OnError
 from encdec_train.data.example import Example, Row
 from encdec_train.data.packing import pack, shuffled
 from encdec_train.data.sentences import Ends, sentence_of
 from encdec_train.data.tokenizers import TokenizerKind, load, read_vocabulary, save, train, vocabulary
-from encdec_train.data.tokens import Documents, TokenRows, digest, encode, texts
-from encdec_train.data.transform import Drawing, Transform
+from encdec_train.data.tokens import Broken, Documents, TokenRows, digest, encode, texts
+from encdec_train.data.transform import Drawing, NoItems, Transform
 from encdec_train.data.written import written
 from encdec_train.registry import transforms
 from encdec_train.rng import Rng
 from encdec_train.types import Mismatch, Plan, Spec, Units, Vocabulary
+
+MEMO = 2  # sets of rows whose encoded texts are kept: those of both splits, or windows of a stream
 
 
 class Layout(Enum):
@@ -147,8 +149,8 @@ class Text(Transform):
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        """Workers get rows that are encoded already."""
-        return {**self.__dict__, "_documents": {}, "_tokenizer": None}
+        """Workers get rows that are encoded already, or encode the windows of a stream."""
+        return {**self.__dict__, "_documents": {}}
 
     def fit(self, rows: Sequence[dict[str, Any]], folder: Path) -> None:
         """Load the tokenizer, or train it on the rows; `folder/tokenizer.json` keeps it either way."""
@@ -177,20 +179,31 @@ class Text(Transform):
         """Texts that teach a tokenizer."""
         if not len(rows):
             raise ValueError("transform 'text': there are no rows to train a tokenizer on")
+        if hasattr(rows, "few"):  # a stream's other rows are not even read
+            rows = rows.few(self.config.fit_rows)
         every = -(-len(rows) // self.config.fit_rows)
         seen = 0
-        for batch in texts(rows, content_column(rows, self.data.column, ("text",))):
+        for batch in texts(rows, content_column(rows, self.data.column, ("text",)), self._broken()):
             yield from batch[-seen % every :: every]
             seen += len(batch)
 
+    def _broken(self) -> Broken | None:
+        """What takes the rows whose texts cannot be encoded; none where they are errors."""
+        return {} if self.data.on_error is OnError["skip"] else None
+
     def documents(self, rows: Any) -> Documents:
-        """The rows, encoded; kept in memory, and in `cache` if there is one."""
+        """The rows, encoded; the last few are kept in memory, and all in `cache` if there is one."""
         column = content_column(rows, self.data.column, ("text",))
-        key = digest(rows, column, self.tokenizer)
-        if key not in self._documents:
+        broken = self._broken()
+        key = digest(rows, column, self.tokenizer, broken)
+        found = self._documents.pop(key, None)
+        if found is None:
             folder = None if self.config.cache is None else Path(self.config.cache)
-            self._documents[key] = encode(rows, column, self.tokenizer, folder, key)
-        return self._documents[key]
+            found = encode(rows, column, self.tokenizer, folder, key, broken)
+        self._documents[key] = found
+        while len(self._documents) > MEMO:
+            del self._documents[next(iter(self._documents))]
+        return found
 
     def items(self, rows: Sequence[dict[str, Any]], *, clean: bool) -> TokenRows:
         """Rows of pieces. `clean`: the beginning of every document, one per row, in order."""
@@ -198,12 +211,22 @@ class Text(Transform):
         config = self.config
         if clean or self.by_row:
             length = np.minimum(documents.lengths, config.document - config.extra)
-            return _single(documents.tokens, documents.bounds[:-1], length)
+            single = _single(documents.tokens, documents.bounds[:-1], length)
+            return replace(single, broken=documents.broken)
+        return replace(self._rows(documents), left_out=documents.broken)
+
+    def _rows(self, documents: Documents) -> TokenRows:
+        """Rows of all that is long enough, in the configured layout.
+
+        Raises:
+            NoItems: there is none.
+        """
+        config = self.config
         if config.layout is Layout.joined:
             return self._joined(documents)
         start, length = self._chunks(documents)
         if not len(start):
-            raise ValueError(f"transform 'text': no document has min_document={config.min_document} tokens")
+            raise NoItems(f"transform 'text': no document has min_document={config.min_document} tokens")
         if config.layout is Layout.padded:
             return _single(documents.tokens, start, length)
         packed = pack(length + config.extra, config.length, shuffled(len(length), config.seed))
@@ -235,7 +258,7 @@ class Text(Transform):
                 pieces += [bos, documents.tokens[a:b], eos]
         stream = np.concatenate([np.zeros(0, np.int32), *(np.asarray(piece, np.int32) for piece in pieces)])
         if len(stream) < body:
-            raise ValueError(f"transform 'text': {len(stream)} tokens do not fill one row of length={config.length}")
+            raise NoItems(f"transform 'text': {len(stream)} tokens do not fill one row of length={config.length}")
         cuts = np.arange(0, len(stream) + 1, body)
         if config.whole:
             cuts = cut_rows(self._sentence_ends(stream), len(stream), body)

@@ -92,7 +92,7 @@ def test_workers_change_nothing(tmp_path):
     found = []
     for workers in (0, 2):
         dataset = StepDataset(items, transform, 1, clean=False, label=None)
-        loader = make_loader(dataset, StepSampler(len(items), 8, 1, start=0, stop=3), workers=workers)
+        loader = make_loader(dataset, StepSampler(dataset.draws, 8, start=0, stop=3), workers=workers)
         found.append([drawn.micro[0] for drawn in loader])
     for one, two in zip(*found, strict=True):
         for view in ("image", "text"):
