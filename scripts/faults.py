@@ -25,9 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+from encdec_train.data.sources.pydoc import Pydoc, PydocConfig
 from encdec_train.launch import compose, prepare
 from encdec_train.train import checkpoint, rundir
 from encdec_train.train.callbacks.metrics import read_metrics
@@ -120,8 +123,26 @@ def go_on(folder: Path, said: Path, *changes: str) -> int:
 
 def kill_anywhere(root: Path, draw: random.Random) -> Outcome:
     """Kill -9 at a random moment with packing and a worker; losses bit-equal to the uninterrupted run."""
-    expected = whole(PACKED, root.parent)
-    folder, work = run_of(PACKED, root)
+    return _killed(PACKED, root, draw)
+
+
+def kill_streaming(root: Path, draw: random.Random) -> Outcome:
+    """Kill -9 at a random moment with packing, two workers and rows streamed from shards; losses bit-equal."""
+    shards = root.parent / "shards"
+    if not shards.exists():
+        shards.mkdir()
+        texts = Pydoc(PydocConfig())("train")["text"][:]
+        for i in range(4):
+            table = pa.table({"text": texts[i:600:4]})
+            pq.write_table(table, shards / f"{'test' if i == 3 else 'train'}-{i}.parquet", row_group_size=30)
+    sentence = [option for option in PACKED if not option.startswith(("data.limit", "loader.workers"))]
+    stream = ["data=texts", f"data.path={shards}", "data.label=null", "data.streaming=true", "data.buffer=30"]
+    return _killed([*sentence, *stream, "loader.workers=2"], root, draw)
+
+
+def _killed(sentence: list[str], root: Path, draw: random.Random) -> Outcome:
+    expected = whole(sentence, root.parent)
+    folder, work = run_of(sentence, root)
     child = Child(work, root / "said.txt")
     lines = draw.randrange(3, STEPS)  # from the first checkpoint on
     wait_for(lambda: _lines(folder) >= lines, child)
@@ -335,6 +356,7 @@ class Payload:
 
 FAULTS: dict[str, tuple[Callable[[Path, random.Random], Outcome], int]] = {  # and how many runs by default
     "kill_anywhere": (kill_anywhere, 30),
+    "kill_streaming": (kill_streaming, 30),
     "other_world": (other_world, 10),
     "kill_while_saving": (kill_while_saving, 20),
     "full_disk": (full_disk, 5),

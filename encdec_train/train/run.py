@@ -212,6 +212,7 @@ def _finish(run: Run, seconds: float, steps: int) -> dict[str, Any]:
         "steps": steps,
         "samples": steps * config.loader.batch,
         "rows": {split: len(rows) for split, rows in run.rows.items()},
+        "rows_taken": _rows_taken(lines),
         "seconds": round(seconds, 1),
         "loss": {"first": lines[0]["loss"], "last": lines[-1]["loss"], "terms": lines[-1]["terms"]},
         "trivial": trivial_losses(run),
@@ -229,6 +230,13 @@ def _finish(run: Run, seconds: float, steps: int) -> dict[str, Any]:
     rundir.write_json(folder / "summary.json", summary)
     write_report(folder)
     return summary
+
+
+def _rows_taken(lines: list[dict[str, Any]]) -> dict[str, int]:
+    """Of each data set in all stages, where several are mixed; a line has those of its stage so far."""
+    ends = {line["stage"]: line["rows"] for line in lines if "rows" in line}
+    names = dict.fromkeys(name for rows in ends.values() for name in rows)
+    return {name: sum(rows.get(name, 0) for rows in ends.values()) for name in names}
 
 
 def _median(lines: list[dict[str, Any]], name: str) -> float | None:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from encdec_train.build import make_parts
 from encdec_train.config import Nonfinite, StageConfig, TrainConfig, override
-from encdec_train.data.draws import Place, draws_of
+from encdec_train.data.draws import Mixed, Place, draws_of
 from encdec_train.data.loader import Drawn, StepDataset, StepSampler, make_loader
 from encdec_train.nn import gather
 from encdec_train.optim.schedule import Course, peak_rate
@@ -205,7 +205,7 @@ def _fit(run: Run, leg: Leg, mark: Mark, module: PretrainModule, taken: Mapping[
     if mark.checkpoint is not None:
         callbacks.append(Restorer(mark.checkpoint))
     if ranks.is_first():
-        callbacks = [*_metrics(run, leg, mark, watch), *callbacks, Progress(leg.steps, batch)]
+        callbacks = [*_metrics(run, leg, mark, watch, module.key), *callbacks, Progress(leg.steps, batch)]
     if leg.span is not None:  # first: others find the steps set where it ends the stage
         begin, end = leg.span
         callbacks.insert(0, Budget(saver, begin=begin, end=end, elapsed=elapsed))
@@ -218,9 +218,10 @@ def _fit(run: Run, leg: Leg, mark: Mark, module: PretrainModule, taken: Mapping[
         raise
 
 
-def _metrics(run: Run, leg: Leg, mark: Mark, watch: Watch) -> list[Any]:
+def _metrics(run: Run, leg: Leg, mark: Mark, watch: Watch, key: int) -> list[Any]:
     """What writes metrics.jsonl, cut back to where the stage goes on."""
     config = run.config
+    draws = draws_of(run.items, run.transform, key)
     numbers = Numbers(run.transform.specs(), run.dry.flops // run.dry.rows, config.trainer.precision, gather.world()[1])
     metrics = Metrics(
         run.folder / "metrics.jsonl",
@@ -230,6 +231,7 @@ def _metrics(run: Run, leg: Leg, mark: Mark, watch: Watch) -> list[Any]:
         samples=config.loader.batch,
         sinks=[watch, *run.sinks],
         numbers=numbers,
+        sets=(lambda steps: draws.counts(steps * config.loader.batch)) if isinstance(draws, Mixed) else None,
     )
     metrics.cut(leg.offset + mark.step)
     return [numbers, metrics]

@@ -26,6 +26,7 @@ class Metrics(Callback):
         sinks: others that take each line.
         samples: rows of one global step.
         numbers: counts of sites, if they are to be in the lines.
+        sets: rows of each data set in so many steps, where several are mixed.
     """
 
     def __init__(
@@ -38,9 +39,11 @@ class Metrics(Callback):
         samples: int,
         sinks: Sequence[Sink] = (),
         numbers: Numbers | None = None,
+        sets: Callable[[int], dict[str, int]] | None = None,
     ) -> None:
         self.path, self.stage, self.offset = path, stage, offset
         self.every, self.samples, self.sinks, self.numbers = every, samples, sinks, numbers
+        self.sets = sets
         self.file: IO[str] | None = None
         self.waited = self.idle_since = self.line_at = 0.0
         self.first_loss: float | None = None
@@ -83,6 +86,8 @@ class Metrics(Callback):
         }
         if self.numbers is not None:
             line.update(self.numbers.line(now - self.line_at, speed))
+        if self.sets is not None:
+            line["rows"] = self.sets(module.done + module.shift)
         if module.last_norm is not None:
             line["gradient_norm"] = module.last_norm.item()
         if module.last_spread:
