@@ -1,6 +1,8 @@
 """What comes at which position: the same for any number of readers, of sets in memory, in files and of several."""
 
 import json
+from dataclasses import replace
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,9 +12,12 @@ import torch
 from encdec_train.build import make_transform
 from encdec_train.data.draws import draws_of, training_items
 from encdec_train.data.loader import StepDataset, StepSampler, Unreadable, make_loader
-from encdec_train.data.mixture import CYCLE, quotas
+from encdec_train.data.mixture import CYCLE, MixtureConfig, facts, quotas
 from encdec_train.data.open import open_rows
+from encdec_train.data.sources.digits import DigitsConfig
+from encdec_train.data.sources.files import ImagesConfig, TextsConfig
 from encdec_train.data.sources.pydoc import Pydoc, PydocConfig
+from encdec_train.data.sources.stdlib import StdlibConfig
 from encdec_train.launch import compose
 from encdec_train.types import Halted, Mismatch
 
@@ -111,21 +116,14 @@ def test_an_epoch_has_every_document_once(folder, tmp_path):
     transform, items, _ = opened(tmp_path, *texts_of(folder, *STREAM), "transform.min_document=1")
     draws = draws_of(items, transform, 7)
     dataset = StepDataset(draws, transform, 7, clean=False, label=None)
-    fresh = draws_of(items, transform, 7)
-    found, position = [], 0
-    while fresh.find(position)[0] < fresh.windows:
-        found += documents(transform, dataset[0, position].row)
+    rows, position = [], 0
+    while draws.find(position)[0] < draws.windows:
+        rows.append(documents(transform, dataset[0, position].row))
         position += 1
-    whole = opened(tmp_path, *texts_of(folder), "transform.min_document=1")
-    expected = [
-        text
-        for i in range(len(whole[1]))
-        for text in documents(transform, transform(whole[1][i], 0, None, clean=False))
-    ]
-    assert sorted(found) == sorted(expected)
-    first = [documents(transform, dataset[0, p].row) for p in range(5)]
-    second = [documents(transform, dataset[0, position + p].row) for p in range(5)]
-    assert first != second
+    _, whole, _ = opened(tmp_path, *texts_of(folder), "transform.min_document=1")
+    expected = [documents(transform, transform(row, 0, None, clean=False)) for row in whole]
+    assert sorted(chain(*rows)) == sorted(chain(*expected))
+    assert [documents(transform, dataset[0, position + p].row) for p in range(5)] != rows[:5]  # the next epoch
 
 
 def test_going_on_opens_the_blocks_of_one_window(folder, tmp_path):
@@ -181,27 +179,32 @@ def test_rows_of_two_sets_do_not_share_random_keys(folder, tmp_path):
     assert len(keys[0]) > 200 and len(keys[1]) > 50 and not keys[0] & keys[1]
 
 
-def test_mixtures_that_do_not_fit(folder):
-    with pytest.raises(Mismatch, match=r"data 'mixture'\.mix: it names no data set"):
-        make_transform(compose(["data=mixture"]))
-    two = ["data=mixture", "+data@data.mix.a=digits"]
-    with pytest.raises(Mismatch, match=r"data\.mix\.b: it gives rows without a modality, a gives image"):
-        make_transform(compose([*two, "+data@data.mix.b=stdlib"]))
-    with pytest.raises(Mismatch, match=r"data\.mix\.b\.size: 32, but 8 in a"):
-        make_transform(compose([*two, "+data@data.mix.b=images"]))
-    with pytest.raises(Mismatch, match=r"data\.mix\.b\.weight: 0\.0001 of 1\.0001 is less than one row of 1000"):
-        make_transform(compose([*two, "+data@data.mix.b=digits", "data.mix.b.weight=0.0001"]))
-    with pytest.raises(Mismatch, match=r"there is no 'c'; there are a, b"):
-        make_transform(compose([*two, "+data@data.mix.b=digits", "data.probed=c"]))
-    table = folder / "other" / "other.parquet"
-    table.parent.mkdir(exist_ok=True)
+def test_mixtures_that_do_not_fit(tmp_path):
+    def refused(said, **mix):
+        with pytest.raises(Mismatch, match=said):
+            facts(MixtureConfig(mix=mix))
+
+    refused(r"data 'mixture'\.mix: it names no data set")
+    refused(r"data\.mix\.b: it gives rows without a modality, a gives image", a=DigitsConfig(), b=StdlibConfig())
+    refused(r"data\.mix\.b\.size: 32, but 8 in a", a=DigitsConfig(), b=ImagesConfig())
+    refused(r"b\.weight: 1e-05 of 1\.00001 is less than one row of 1000", a=DigitsConfig(), b=DigitsConfig(weight=1e-5))
+    refused(r"data\.mix\.b\.weight: -1\.0 is not above 0", a=DigitsConfig(), b=DigitsConfig(weight=-1.0))
+    with pytest.raises(
+        Mismatch, match=r"data\.probed: there is no 'book' \(did you mean 'books'\?\); there are a, books"
+    ):
+        facts(MixtureConfig(mix={"a": DigitsConfig(), "books": DigitsConfig()}, probed="book"))
+    table = tmp_path / "other.parquet"
     pq.write_table(pa.table({"passage_number": [1, 2], "passage": ["a", "b"]}), table)
-    other = ["+data@data.mix.c=texts", f"data.mix.c.path={table}", "data.mix.c.test=train", "data.mix.c.label=null"]
-    config = compose(["+recipe=bert", "data=mixture", "+data@data.mix.a=stdlib", *other])
+    other = TextsConfig(path=str(table), test="train", label=None)
+    data = MixtureConfig(mix={"a": StdlibConfig(), "c": other})
     with pytest.raises(ValueError, match=r"data\.mix\.c: it has no column 'text', which a has and the transform reads"):
-        open_rows(config.data)
-    config.data.mix["c"].column = "passage"
-    assert open_rows(config.data)["train"].parts["c"][1]["text"] == "b"
+        open_rows(data)
+    for streaming in (False, True):
+        data.mix["c"] = replace(other, column="passage", streaming=streaming)
+        assert open_rows(data)["train"].parts["c"][1]["text"] == "b"
+    data.mix["c"] = replace(other, path=str(tmp_path / "nothing"))
+    with pytest.raises(ValueError, match=r"^data\.mix\.c\.path: .*nothing does not exist"):
+        open_rows(data)
 
 
 BROKEN = {7: b"\xff\xfe no text", 31: None}
