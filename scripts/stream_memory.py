@@ -33,11 +33,11 @@ LOOKS = 10  # at the memory, after the first
 
 
 def write_shards(folder: Path, rows: int) -> None:
-    """Documents of 20 to 200 words, a file at a time."""
+    """Documents of 5 to 50 words, a file at a time."""
     words = np.array(["".join(chr(97 + (i // 26**k) % 26) for k in range(3)) for i in range(2000)])
     for number in range(rows // FILE):
         random = np.random.default_rng(number)
-        texts = [" ".join(words[random.integers(0, 2000, n)]) for n in random.integers(20, 200, FILE)]
+        texts = [" ".join(words[random.integers(0, 2000, n)]) for n in random.integers(5, 50, FILE)]
         pq.write_table(pa.table({"text": texts}), folder / f"train-{number}.parquet", row_group_size=GROUP)
 
 
@@ -54,7 +54,7 @@ def workers() -> list[int]:
 def measure(folder: Path, rows: int) -> dict[str, Any]:
     """An epoch through the loader; memory after each tenth of it."""
     stream = [f"data.path={folder}", "data.label=null", "data.test=train", "data.streaming=true"]
-    words = ["transform.length=256", "transform.vocabulary=1000", "transform.fit_rows=2000"]
+    words = ["transform.length=128", "transform.vocabulary=1000", "transform.fit_rows=2000"]
     config = compose(["+recipe=bert", "data=texts", *stream, f"data.buffer={BUFFER}", *words])
     transform = make_transform(config)
     train = open_rows(config.data)["train"]

@@ -22,7 +22,7 @@ from encdec_train.launch import compose
 from encdec_train.types import Halted, Mismatch
 
 BATCH, STEPS = 8, 6
-WORDS = [text for text in Pydoc(PydocConfig())("train")["text"][:700] if len(text) < 2000]
+WORDS = [section[start : start + 400] for section in Pydoc(PydocConfig()).reference() for start in (0, 400)][:700]
 LAYOUTS = ["packed", "joined", "padded"]
 STREAM = ["data.streaming=true", "data.buffer=60"]
 
@@ -270,5 +270,7 @@ def test_broken_texts_of_a_set_in_memory(tmp_path, caplog):
 
 def test_huge_texts_are_taken_for_mistakes(tmp_path, monkeypatch):
     monkeypatch.setattr("encdec_train.data.tokens.LONGEST", 1500)
-    _, items, _ = opened(tmp_path, "data=pydoc", "data.on_error=skip", "data.max_skipped=1")
-    assert items.left_out and all("characters, more than 1,500" in why for why in items.left_out.values())
+    long = [*WORDS[:50], "a long word " * 200]
+    said = texts_of(shards(tmp_path / "data", long, files=1), "data.on_error=skip")
+    _, items, _ = opened(tmp_path, *said)
+    assert items.left_out == {25: "column 'text' holds 2,400 characters, more than 1,500"}

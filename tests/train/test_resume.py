@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from encdec_train.train import checkpoint, rundir
@@ -51,6 +53,52 @@ def test_resumed_is_uninterrupted(recipe, tmp_path, monkeypatch):
     assert losses(broken) == losses(whole)
     files = [folder / "encoder" / "model.safetensors" for folder in (broken, whole)]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_mixture_with_a_stream_goes_on(tmp_path, monkeypatch):
+    """Packed, from shards and from memory, with a worker; as a recipe of one's own says it."""
+    for i in range(3):
+        rows = [
+            f"{i} and {k} are numbers, of which the second is {'even' if k % 2 == 0 else 'odd'}." for k in range(60)
+        ]
+        name = "test" if i == 2 else f"train-{i}"
+        pq.write_table(pa.table({"text": rows}), tmp_path / f"{name}.parquet", row_group_size=10)
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "mine.yaml").write_text(RECIPE.format(folder=tmp_path))
+    monkeypatch.chdir(tmp_path)
+    arguments = ("checkpoint.every=2", "loader.workers=1", "data.mix.code.weight=3", "data.limit=null")
+    runs = [tmp_path / name / "mine" / "run" for name in ("whole", "broken")]
+    summary = train(small("mine", tmp_path / "whole", *arguments, steps=6))
+    assert summary["rows_taken"] == rundir.read_json(runs[0] / "summary.json")["rows_taken"]
+    assert sum(summary["rows_taken"].values()) == 48 and summary["rows_taken"]["code"] > 24
+    with monkeypatch.context() as patch:
+        die_at(patch, 5)
+        with pytest.raises(Killed):
+            train(small("mine", tmp_path / "broken", *arguments, steps=6))
+    state = checkpoint.read_state(checkpoint.newest(runs[1] / "checkpoints")[0])
+    assert state["step"] == 4 and list(state["stream"]) == ["numbers"] and state["stream"]["numbers"][1] > 0
+    resume(runs[1])
+    assert losses(runs[0]) == losses(runs[1])
+
+
+RECIPE = """# @package _global_
+defaults:
+  - /data@data.mix.numbers: texts
+  - /data@data.mix.code: stdlib
+  - override /data: mixture
+  - override /transform: packed_wordpiece
+  - override /embedder: bert
+  - override /corruption: token_mask
+  - override /encoder: bert_base
+  - override /head: masked_lm
+  - override /loss: cross_entropy
+  - override /probe: []
+data:
+  mix:
+    numbers: {{path: '{folder}', streaming: true, buffer: 10, label: null}}
+    code: {{weight: 2, limit: 50}}
+transform: {{length: 48, vocabulary: 300}}
+"""
 
 
 def test_without_a_checkpoint_it_starts_anew(tmp_path, monkeypatch):
