@@ -185,7 +185,7 @@ GRACE = 20  # seconds for which workers outlive a SIGTERM, in which the main pro
 
 
 def _begin_worker(_: int) -> None:
-    """Texts of a stream are encoded in a process that was forked, where threads of the first one would deadlock."""
+    """What a process that was forked has to leave: signals, and the tokenizer's threads, which it has not got."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _leave_signals(_)
 

@@ -74,6 +74,21 @@ def _check_there(path: Path) -> None:
         raise ValueError(f"data.path: {path} does not exist; allowed are {ALLOWED}, or the name of a hub data set")
 
 
+def file_row(path: Path, split: str, row: int) -> str:
+    """`row 3 of FILE` for a row of a split that lies at `path`; of the path where its files do not say how many."""
+    kind, _, splits = files_of(path) if path.exists() else ("", path, {})
+    files = splits.get(split, [])
+    if kind == "parquet":
+        import pyarrow.parquet as pq
+
+        for file in files:
+            count = pq.read_metadata(file).num_rows
+            if row < count:
+                return f"row {row} of {file}"
+            row -= count
+    return f"row {row} of {files[0] if len(files) == 1 else path}"
+
+
 def split_of(file: Path) -> str | None:
     """'train', 'test' or 'validation': the first folder that is called so, or how the file's name begins."""
     for part in file.parts[:-1]:

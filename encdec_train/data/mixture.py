@@ -16,6 +16,7 @@ from encdec_train.registry import did_you_mean
 from encdec_train.types import Mismatch
 
 CYCLE = 1000  # positions in which every set has exactly its share
+RULES = ("on_error", "max_skipped", "limit")  # said once for all sets; a limit is one for each
 USUAL = ("text", "image", "audio")  # what the content is called where a set does not name its column
 
 
@@ -50,6 +51,9 @@ def facts(data: DataConfig) -> DataConfig:
     if not isinstance(data, MixtureConfig):
         return data
     first = data.mix[data.first]
+    own = [f.name for f in fields(DataConfig) if f.name not in RULES and getattr(data, f.name) != f.default]
+    if own:
+        raise Mismatch(f"data.{own[0]}: each set of a mixture has its own, data.mix.{data.first}.{own[0]}")
     for name, part in data.mix.items():
         if not isinstance(part, DataConfig) or isinstance(part, MixtureConfig):
             raise Mismatch(f"data.mix.{name} is not typed: its word must put a registered data set there")
@@ -142,20 +146,24 @@ class Mixture(Sequence[dict[str, Any]]):
         if not isinstance(key, slice):
             return {name: values[0] for name, values in self[key : key + 1].items()}
         positions = np.arange(*key.indices(len(self)))
-        quota = quotas(self.weights)
-        bounds = np.cumsum([0, *quota])
-        cycle, within = np.divmod(positions, CYCLE)
-        turn = (within * 619) % CYCLE  # a step without common divisor with 1000, so that sets take turns
-        part = np.searchsorted(bounds, turn, side="right") - 1
+        part, row = self.find(positions)
         columns = set.intersection(*(set(rows.features) for rows in self.parts.values()))
         found: dict[str, list[Any]] = {column: [None] * len(positions) for column in columns}
         for i, rows in enumerate(self.parts.values()):
             (places,) = np.nonzero(part == i)
-            own = (cycle[places] * quota[i] + turn[places] - bounds[i]) % len(rows)
-            for place, row in zip(places, _read(rows, own.tolist()), strict=True):
+            for place, values in zip(places, _read(rows, row[places].tolist()), strict=True):
                 for column in columns:
-                    found[column][place] = row[column]
+                    found[column][place] = values[column]
         return found
+
+    def find(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The number of the set at each position (n,), and which of its rows."""
+        quota, lengths = np.array(quotas(self.weights)), np.array([len(rows) for rows in self.parts.values()])
+        before = np.cumsum(quota) - quota
+        cycle, within = np.divmod(positions, CYCLE)
+        turn = (within * 619) % CYCLE  # a step without common divisor with 1000, so that sets take turns
+        part = np.searchsorted(before, turn, side="right") - 1
+        return part, (cycle * quota[part] + turn - before[part]) % lengths[part]
 
 
 def few(rows: Any, count: int) -> Any:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from encdec_train.data.config import DataConfig
 from encdec_train.data.holdout import held_out
-from encdec_train.data.mixture import MixtureConfig, mix
+from encdec_train.data.local import file_row
+from encdec_train.data.mixture import Mixture, MixtureConfig, mix
+from encdec_train.data.shards import Shards
 from encdec_train.registry import sources
 from encdec_train.types import Mismatch
 
@@ -36,6 +41,22 @@ def open_rows(data: DataConfig) -> dict[str, Sequence[dict[str, Any]]]:
     if data.limit is not None:
         train = train.select(range(min(data.limit, len(train))))
     return {"train": train, "test": test}
+
+
+def row_name(data: DataConfig, rows: Any, row: int) -> str:
+    """What a row is called in messages: by its file where that is known, and its number there."""
+    if isinstance(rows, Mixture):
+        (part,), (own,) = rows.find(np.array([row]))
+        name = list(rows.parts)[part]
+        found = (
+            row_name(data.mix[name], rows.parts[name], int(own)) if isinstance(data, MixtureConfig) else f"row {own}"
+        )
+        return f"{name}: {found}"
+    if isinstance(rows, Shards):
+        return rows.name(*rows.find(row))
+    indices = getattr(rows, "_indices", None)  # of rows that were chosen
+    row = row if indices is None else indices.column(0)[row].as_py()
+    return f"row {row} of the data" if data.path is None else file_row(Path(data.path), data.train, row)
 
 
 def _open_mixture(data: MixtureConfig) -> dict[str, Sequence[dict[str, Any]]]:

@@ -20,9 +20,9 @@ Broken = dict[int, str]  # row: why its text cannot be encoded
 class BrokenText(ValueError):
     """A row without a text that can be encoded."""
 
-    def __init__(self, row: int, why: str) -> None:
+    def __init__(self, rows: Any, row: int, why: str) -> None:
         super().__init__(f"row {row} of the data: {why}")
-        self.row, self.why = row, why
+        self.rows, self.row, self.why = rows, row, why
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ def texts(rows: Any, column: str, broken: Broken | None = None) -> Iterator[list
         for i, text in enumerate(found):
             why = _fault(text, column)
             if why is not None and broken is None:
-                raise BrokenText(first + i, why)
+                raise BrokenText(rows, first + i, why)
             if why is not None and broken is not None:
                 broken[first + i] = why
                 found[i] = ""

@@ -14,7 +14,8 @@ from encdec_train.build import Dry, Wiring, check, dry_run, make_parts, make_tra
 from encdec_train.config import TrainConfig
 from encdec_train.data.draws import training_items
 from encdec_train.data.mixture import facts, probed
-from encdec_train.data.open import open_rows
+from encdec_train.data.open import open_rows, row_name
+from encdec_train.data.tokens import BrokenText
 from encdec_train.data.transform import Transform
 from encdec_train.kernels import backend
 from encdec_train.registry import probes as probe_registry
@@ -61,7 +62,11 @@ def assemble(
     backend.configure(config.kernels, device)
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
-    transform.fit(rows["train"], folder / "encoder")
+    try:
+        transform.fit(rows["train"], folder / "encoder")
+        items = training_items(transform, rows["train"], config.data.path or "the data")
+    except BrokenText as error:
+        raise ValueError(f"{row_name(config.data, error.rows, error.row)}: {error.why}") from error
     with torch.random.fork_rng():
         torch.manual_seed(key_of(config.seed, "init") >> 1)
         parts = make_parts(config, wiring)
@@ -83,7 +88,7 @@ def assemble(
         folder=folder,
         parts=parts.to(device),
         device=device,
-        items=training_items(transform, rows["train"], config.data.path or "the data"),
+        items=items,
     )
 
 

@@ -13,7 +13,7 @@ from encdec_train.build import make_transform
 from encdec_train.data.draws import draws_of, training_items
 from encdec_train.data.loader import StepDataset, StepSampler, Unreadable, make_loader
 from encdec_train.data.mixture import CYCLE, MixtureConfig, facts, quotas
-from encdec_train.data.open import open_rows
+from encdec_train.data.open import open_rows, row_name
 from encdec_train.data.sources.digits import DigitsConfig
 from encdec_train.data.sources.files import ImagesConfig, TextsConfig
 from encdec_train.data.sources.pydoc import Pydoc, PydocConfig
@@ -193,6 +193,8 @@ def test_mixtures_that_do_not_fit(tmp_path):
         Mismatch, match=r"data\.probed: there is no 'book' \(did you mean 'books'\?\); there are a, books"
     ):
         facts(MixtureConfig(mix={"a": DigitsConfig(), "books": DigitsConfig()}, probed="book"))
+    with pytest.raises(Mismatch, match=r"data\.streaming: each set of a mixture has its own, data\.mix\.a\.streaming"):
+        facts(MixtureConfig(mix={"a": DigitsConfig()}, streaming=True))
     table = tmp_path / "other.parquet"
     pq.write_table(pa.table({"passage_number": [1, 2], "passage": ["a", "b"]}), table)
     other = TextsConfig(path=str(table), test="train", label=None)
@@ -258,6 +260,16 @@ def test_broken_texts_of_a_set_in_memory(tmp_path, caplog):
     said = texts_of(broken(tmp_path / "data", "parquet"), "data.test=train", "data.label=null")
     with pytest.raises(ValueError, match=r"row 7 of the data: column 'text' is not UTF-8"):
         opened(tmp_path / "a", *said)
+    config = compose(["+recipe=bert", *said, f"data.path={tmp_path / 'data'}"])
+    rows = open_rows(config.data)["train"]
+    assert row_name(config.data, rows.select([3, 7]), 1) == f"row 7 of {tmp_path / 'data' / 'train.parquet'}"
+    stream = open_rows(replace(config.data, streaming=True))["train"]
+    assert row_name(config.data, stream, 31) == f"row 31 of {tmp_path / 'data' / 'train.parquet'}"
+    both = MixtureConfig(mix={"a": replace(config.data, limit=5), "b": StdlibConfig(limit=30)})
+    mixed = open_rows(both)["train"]
+    for position, text in enumerate(mixed[:40]["text"]):
+        name = row_name(both, mixed, position)  # "a: row 3 of ..."
+        assert mixed.parts[name[0]][int(name.split()[2])]["text"] == text
     _, items, _ = opened(tmp_path / "b", *said, "data.on_error=skip")
     assert set(items.left_out) == set(BROKEN)
     assert "row 31 of the data: column 'text' holds NoneType, not text" in caplog.text
