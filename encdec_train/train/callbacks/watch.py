@@ -20,6 +20,7 @@ from encdec_train.types import Halted
 
 log = logging.getLogger("encdec_train")
 LINES = 20  # of metrics: what a spike is measured against, and the pause after a warning of one kind
+EVENTS = "events.jsonl"  # of a run
 PINS = 5  # checkpoints that are kept for warnings
 
 
@@ -88,7 +89,7 @@ def write_event(folder: Path, kind: str, step: int, text: str) -> None:
     replay = f"encdec-train replay {folder} {step}"
     log.warning("step %d, %s: %s; to look at it again: %s", step, kind, text, replay)
     event = {"step": step, "kind": kind, "text": text, "replay": replay, "time": time.strftime("%Y-%m-%dT%H:%M:%S")}
-    with (folder / "events.jsonl").open("a", encoding="utf-8") as file:
+    with (folder / EVENTS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(event) + "\n")
 
 
