@@ -257,7 +257,7 @@ class _logging_to:
 
 
 def _discard(folder: Path) -> None:
-    """Leave nothing half-made: a run that failed before its first checkpoint is removed, unless a step may be replayed."""
+    """Leave nothing half-made: a run without a checkpoint is removed, unless there is a step to replay."""
     import shutil
 
     if not checkpoint.names(folder / "checkpoints") and not (folder / EVENTS).exists():
