@@ -134,7 +134,7 @@ CHANGEABLE = {
     ),
     "loader": ("workers",),
     "checkpoint": ("every", "keep", "keep_every", "background"),
-    "guard": ("nonfinite", "limit", "spike", "spread"),
+    "guard": ("nonfinite", "limit", "spike", "spread", "entropy"),
 }
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -55,6 +55,7 @@ class Watch(Callback):
         spike = spiked(line["loss"], self.losses, self.config.spike)
         if spike is not None:
             self.warn("spike", line["step"], spike)
+        warm = len(self.losses) == LINES
         self.losses.append(line["loss"])
         for name, value in line.get("spread", {}).items():
             if name.endswith(".codes"):
@@ -62,6 +63,16 @@ class Watch(Callback):
                     self.warn("collapsed", line["step"], f"path {name} uses one code")
             elif self.config.spread is not None and value < self.config.spread:
                 self.warn("collapsed", line["step"], f"vectors of path {name} differ by {value:.2g} of their length")
+        if warm:  # untrained ones hardly differ
+            self.compare(line["step"], line.get("entropy", {}))
+
+    def compare(self, step: int, entropy: Mapping[str, float]) -> None:
+        """Distributions that are the same for all rows, be it one choice or no choice."""
+        for name in (key.removesuffix(".mean") for key in entropy if key.endswith(".mean")):
+            mean, rows = entropy[f"{name}.mean"], entropy[f"{name}.rows"]
+            if self.config.entropy is not None and mean - rows < self.config.entropy:
+                text = f"distributions of {name} are alike: entropy {rows:.3g} of log K each, {mean:.3g} together"
+                self.warn("collapsed", step, text)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         if pl_module.skipped == self.skipped:
