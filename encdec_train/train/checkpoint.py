@@ -54,8 +54,8 @@ def snapshot(
 
     weights = map_tensors(dict(parts.state_dict()), to_host)
     states = map_tensors([optimizer.state_dict() for optimizer in optimizers], to_host)
-    if torch.cuda.is_available():
-        torch.cuda.current_stream().synchronize()
+    if torch.cuda.is_initialized():
+        torch.cuda.current_stream().synchronize()  # the copies are whole
     return Snapshot(weights, states, state)
 
 
