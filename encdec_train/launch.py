@@ -267,15 +267,19 @@ def _change_probe(config: TrainConfig, change: str) -> None:
     Raises:
         Mismatch: there is no such probe among the chosen ones, or no such key, or the value is wrong.
     """
-    key, _, value = change.partition("=")
+    key, _, said = change.partition("=")
     noun, *names = key.split(".")
+    try:
+        value = yaml.safe_load(said)
+    except yaml.YAMLError as error:
+        raise Mismatch(f"{key}: '{said}' is no value that YAML can read") from error
     if noun == "evaluate":
-        config.evaluate = override(config.evaluate, _nested(names, yaml.safe_load(value)), noun)
+        config.evaluate = override(config.evaluate, _nested(names, value), noun)
         return
     if names[0] not in config.probe or len(names) < 2:
         raise Mismatch(f"{key}: there is no such probe; there is: {', '.join(config.probe) or 'none'}")
     where = f"probe.{names[0]}"
-    config.probe[names[0]] = override(config.probe[names[0]], _nested(names[1:], yaml.safe_load(value)), where)
+    config.probe[names[0]] = override(config.probe[names[0]], _nested(names[1:], value), where)
 
 
 def _nested(names: Sequence[str], value: Any) -> dict[str, Any]:

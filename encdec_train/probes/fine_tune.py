@@ -51,8 +51,9 @@ class FineTune:
     def protocol(self) -> str:
         config = self.config
         return (
-            f"fine-tuned for {config.epochs} epochs of batches of {config.batch}, linear head on the pooled vector, "
-            f"AdamW {config.lr:g}, decay {config.weight_decay:g}, rate times {config.layer_decay:g} a layer, last epoch"
+            f"fine-tuned for {config.epochs} epochs of batches of {config.batch}, linear head on the pooled, batch-normed "
+            f"vector, AdamW {config.lr:g}, decay {config.weight_decay:g}, rate times {config.layer_decay:g} a layer, last "
+            "epoch"
         )
 
     def __call__(self, frozen: Any) -> Measured:
@@ -61,8 +62,9 @@ class FineTune:
         scale = moments(config.measure, y)
         with torch.random.fork_rng([tuned.device] if tuned.device.type == "cuda" else []):
             torch.manual_seed(key_of(seed, "fine_tune") >> 1)
-            head = nn.Linear(frozen.features("train").shape[1], outputs(config.measure, y)).to(tuned.device)
+            head = make_head(frozen.features("train").shape[1], outputs(config.measure, y)).to(tuned.device)
             self.fit(tuned, head, tensor(y, scale).to(tuned.device), seed)
+        head.eval()
         with torch.no_grad():
             found = [head(self.vector(tuned, step)).cpu() for step, _ in tuned.steps("test")]
         scores = torch.cat(found).double().numpy()
@@ -91,6 +93,11 @@ class FineTune:
             with torch.enable_grad():
                 loss(config.measure, head(self.vector(tuned, step)), y[rows.to(y.device)]).backward()
             optimizer.step()
+
+
+def make_head(width: int, outputs: int) -> nn.Module:
+    """Linear scores of vectors (b,D), normed over the batch: pooled vectors of an encoder may hardly differ."""
+    return nn.Sequential(nn.BatchNorm1d(width, affine=False), nn.Linear(width, outputs))
 
 
 def rate(done: float) -> float:

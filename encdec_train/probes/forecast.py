@@ -27,7 +27,7 @@ SHARES = (0.7, 0.8, 1.0)  # ends of the parts where they are not told
 class ForecastConfig(ProbeConfig):
     horizon: int = 96  # steps that are foretold
     borders: list[int] = field(default_factory=list)  # steps where training, validation and test end; empty: 7, 1, 2
-    penalties: list[float] = field(default_factory=lambda: [1e-4, 1e-3, 1e-2, 1e-1])  # of mean squared features
+    penalties: list[float] = field(default_factory=lambda: [0.1, 1.0, 10.0, 100.0])  # of mean squared features
     windows: int = 5000  # of training and of validation that are read at most, evenly spread; of the test part all
 
 

@@ -35,7 +35,7 @@ class Sts:
 
     @property
     def protocol(self) -> str:
-        return "Spearman correlation of the cosine of pooled vectors with the score, all pairs of the test split"
+        return "Spearman correlation of the cosine of pooled vectors with the score of pairs of the test split"
 
     def __call__(self, frozen: Any) -> Measured:
         from scipy.stats import pearsonr, spearmanr

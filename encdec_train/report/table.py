@@ -77,8 +77,8 @@ def gain(value: Any, untrained: Any) -> str:
 def probe_line(name: str, probe: dict[str, Any]) -> str:
     """One probe as plain text, and below it what it found besides: single numbers, and lists of them."""
     more = [f"  {key}: {_told(value)}" for key, value in (probe.get("more") or {}).items()]
-    untrained = f", untrained {number(probe['untrained'])}" if probe.get("untrained") is not None else ""
-    head = f"{name}: {probe['metric']} {number(probe['value'])}{untrained} ({probe['protocol']})"
+    untrained = f", untrained {probe['untrained']:.4f}" if probe.get("untrained") is not None else ""
+    head = f"{name}: {probe['metric']} {probe['value']:.4f}{untrained} ({probe['protocol']})"
     return "\n".join([head, *more])
 
 

@@ -106,7 +106,7 @@ def frozen(run: Run, *, limit: int | None = None) -> Frozen:
         run.wiring,
         run.rows,
         run.device,
-        folder=run.folder / "encoder",
+        folder=run.folder,
         fresh=lambda: fresh_parts(config, run.wiring),
         limit=config.evaluate.rows if limit is None else limit,
     )

@@ -15,6 +15,7 @@ import torch
 
 from encdec_train.build import Wiring
 from encdec_train.config import TrainConfig, override
+from encdec_train.data.config import DataConfig
 from encdec_train.data.loader import StepDataset, batches_of
 from encdec_train.data.open import open_rows
 from encdec_train.data.transform import Transform
@@ -24,6 +25,9 @@ from encdec_train.step import Parts, Step
 from encdec_train.types import Batch, Mismatch, Tokens
 
 Labelled = tuple[np.ndarray, np.ndarray]  # (n,D) float32 vectors and (n,) int64 classes
+
+
+PLACES = ("subset", "train", "test", "column", "label", "limit")  # that mean nothing in data at another path
 
 
 class OverTime(Exception):
@@ -37,7 +41,7 @@ class Frozen:
         wiring: knows the paths; of the one that is read its corruption is left out, and its bottleneck unless
             `evaluate.bottleneck`.
         rows: raw rows by split, "train" and "test".
-        folder: where the transform keeps what it learned.
+        folder: the run's.
         fresh: makes the parts as they were before training.
         limit: at most so many rows of each split are read; none: all.
     """
@@ -57,6 +61,7 @@ class Frozen:
     ) -> None:
         self.config, self.parts, self.transform, self.device = config, parts, transform, device
         self.wiring, self.rows, self.folder, self.fresh = wiring, rows, folder, fresh
+        self.learned = folder / "encoder"  # where the transform keeps what it learned
         self.limit = limit
         self.until: float | None = None  # when the time for this look is over, by `time.perf_counter`; none: never
         self.paths = wiring.paths
@@ -123,15 +128,19 @@ class Frozen:
         """Rows of other data, through the transform that makes the path's view."""
         view, whole = self.path.view, self.transform
         part = whole.of(view)
-        data = override(part.data, values, "a probe's data")
+        there = {key: getattr(DataConfig, key) for key in PLACES} if "path" in values else {}
+        data = override(part.data, {**there, **values}, "a probe's data")
         self.transform = type(part)(part.config, data)
         expected, found = part.specs(), self.transform.specs()
         if found != expected:
             raise Mismatch("a probe's data: they do not have the shape that the encoder was built for")
         if part is not whole:
-            self.inner, self.folder = next(iter(found)), self.folder / view
+            self.inner, self.learned = next(iter(found)), self.learned / view
         self.rows = open_rows(data)
-        self.transform.fit(self.rows["train"], self.folder)
+        if data.column is not None and not _has_columns(self.rows["train"], [data.column]):
+            have = ", ".join(self.rows["train"].column_names)  # type: ignore[attr-defined]
+            raise Mismatch(f"a probe's data: there is no column '{data.column}'; there is: {have}")
+        self.transform.fit(self.rows["train"], self.learned)
         self.labels = [data.label] if _has_columns(self.rows["train"], [data.label]) else []
 
     def untrained(self) -> Frozen:
