@@ -51,9 +51,9 @@ class FineTune:
     def protocol(self) -> str:
         config = self.config
         return (
-            f"fine-tuned for {config.epochs} epochs of batches of {config.batch}, linear head on the pooled, batch-normed "
-            f"vector, AdamW {config.lr:g}, decay {config.weight_decay:g}, rate times {config.layer_decay:g} a layer, last "
-            "epoch"
+            f"fine-tuned for {config.epochs} epochs of batches of {config.batch}, linear head on the pooled vector, "
+            f"normed by batch, AdamW {config.lr:g}, decay {config.weight_decay:g}, rate times {config.layer_decay:g} a "
+            "layer, last epoch"
         )
 
     def __call__(self, frozen: Any) -> Measured:
