@@ -15,6 +15,7 @@ import encdec_train
 from encdec_train.data.config import DataConfig
 from encdec_train.data.transform import Transform
 from encdec_train.optim.schedule import OptimConfig
+from encdec_train.probes.probe import ProbeConfig
 from encdec_train.registry import PACKAGES, Registry, discover
 
 discover()
@@ -106,7 +107,7 @@ def test_kind(noun: str, name: str) -> None:
     if noun == "optim":
         assert issubclass(config, OptimConfig)
     if noun == "probe":
-        assert hasattr(part, "metric") and hasattr(part, "protocol")
+        assert hasattr(part, "metric") and hasattr(part, "protocol") and issubclass(config, ProbeConfig)
 
 
 def test_config_names_are_unique() -> None:
