@@ -107,7 +107,7 @@ class Drawn:
 class StepDataset(Dataset[Found]):
     """Items to unbatched views, keyed by (step, item).
 
-    The columns in `label` come as the view "label": one site of so many numbers in float64, nan where one is missing.
+    The columns in `label` come as the view "label": a site for each, in float64, nan where one is missing.
     """
 
     TRIES = 100  # rows that are tried in the place of one that cannot be read
@@ -170,7 +170,7 @@ class StepDataset(Dataset[Found]):
         if self.labels:
             labelled = item if self.rows is None else self.rows[index]
             numbers = [_number(labelled[name]) for name in self.labels]
-            row["label"] = Example(values=torch.tensor([numbers], dtype=torch.float64), sample=index)
+            row["label"] = Example(values=torch.tensor(numbers, dtype=torch.float64), sample=index)
         return row
 
 

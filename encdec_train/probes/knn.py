@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from encdec_train.probes.probe import Measured, ProbeConfig
 from encdec_train.registry import probes
@@ -42,11 +41,17 @@ class Knn:
 
     def predict(self, x: np.ndarray, y: np.ndarray, queries: np.ndarray) -> np.ndarray:
         """Classes (q,) of the queries (q,D), by votes of the rows of x (n,D), in blocks of bounded memory."""
-        rows, classes = F.normalize(torch.from_numpy(x), dim=1), torch.from_numpy(y)
+        rows, classes = torch.from_numpy(unit(x)), torch.from_numpy(y).long()
         k, out = min(self.config.k, len(rows)), []
-        for block in F.normalize(torch.from_numpy(queries), dim=1).split(1024):
+        for block in torch.from_numpy(unit(queries)).split(1024):
             similar, nearest = (block @ rows.T).topk(k, dim=1, sorted=False)
             votes = (similar.double() / self.config.temperature).exp()
             score = votes.new_zeros(len(block), int(y.max()) + 1).scatter_add_(1, classes[nearest], votes)
             out.append(score.argmax(1))
         return torch.cat(out).numpy()
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """Rows of length one."""
+    found: np.ndarray = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return found

@@ -54,7 +54,7 @@ class ZeroShot:
         for step, batch in frozen.steps("test"):
             vectors = part.vectors(step, [rows], row_heads)[0].float()
             scores.append(F.normalize(vectors, dim=-1) @ F.normalize(classes, dim=-1).T)
-            answers.append(batch["label"].values[:, 0, 0].long())
+            answers.append(batch["label"].values[:, 0].long())
         return Measured(accuracy(torch.cat(scores), torch.cat(answers)), {"classes": len(names)})
 
     def sides(self, frozen: Any) -> tuple[tuple[Any, list[str]], tuple[Any, list[str]]]:

@@ -134,7 +134,7 @@ def evaluate(run: Run, only: str | None = None, eyes: Frozen | None = None) -> d
         if only not in (None, name):
             continue
         probe, seen = probe_registry.part(part)(part), eyes.of(part)
-        if probe.labelled and not seen.labels:
+        if probe.labelled and seen.label is None:
             label = seen.transform.data.label
             log.warning("probe %s is left out: the data have no column '%s' with classes", name, label)
         else:

@@ -73,6 +73,11 @@ class Frozen:
         label = config.data.label
         self.labels = [label] if _has_columns(rows["train"], [label]) else []
 
+    @property
+    def label(self) -> str | None:
+        """The column of the first label, if there is one."""
+        return self.labels[0] if self.labels else None
+
     def _look_along(self, name: str, where: str) -> None:
         if name not in self.paths:
             raise Mismatch(f"{where}: there is no path '{name}'; there is: {', '.join(self.paths)}")
@@ -230,7 +235,7 @@ class Frozen:
             found, numbers = [], []
             for tokens, batch in self.tokens(split):
                 found.append(self.pooled(tokens))
-                numbers += [batch["label"].values[:, 0].cpu().numpy()] if self.labels else []
+                numbers += [batch["label"].values.cpu().numpy()] if self.labels else []
             self._features[split] = np.concatenate(found)
             if self.labels:
                 self._numbers[split] = np.concatenate(numbers)

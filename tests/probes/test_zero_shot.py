@@ -23,7 +23,7 @@ def test_classes_by_their_names(tmp_path):
     for step, batch in eyes.steps("test"):
         image = part.vectors(step, part.left, ["image"])[0]
         scores = torch.stack([F.cosine_similarity(image, vector) for vector in classes], 1)
-        hits.append(scores.argmax(1) == batch["label"].values[:, 0, 0])
+        hits.append(scores.argmax(1) == batch["label"].values[:, 0])
     expected = float(torch.cat(hits).double().mean())
     found = ZeroShot(ZeroShotConfig(prompts=prompts))(eyes)
     assert found.value == pytest.approx(expected) and found.more == {"classes": len(names)}
