@@ -274,8 +274,9 @@ class TrainConfig:
     rung: RungConfig = field(default_factory=RungConfig)
 
     def __post_init__(self) -> None:
-        if self.budget is not None:
-            seconds_of(self.budget)
+        for budget in (self.budget, *(getattr(probe, "budget", None) for probe in self.probe.values())):
+            if budget is not None:
+                seconds_of(budget)
 
     @property
     def name(self) -> str:

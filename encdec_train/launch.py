@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -17,7 +18,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from encdec_train import recipes_source, sweep
-from encdec_train.config import Scale, TrainConfig, expand_overrides, publish, recipe_of, to_config
+from encdec_train.config import Scale, TrainConfig, expand_overrides, override, publish, recipe_of, to_config
 from encdec_train.paths import CONFIGS
 from encdec_train.types import Mismatch
 
@@ -231,27 +232,69 @@ def replay_command(arguments: Sequence[str]) -> int:
 
 
 def probe_command(arguments: Sequence[str]) -> int:
-    """`encdec-train probe RUN [probe=NAME ...]`."""
-    chosen = [a.split("=", 1)[1] for a in arguments if a.startswith("probe=")]
-    run = _one_run([a for a in arguments if not a.startswith("probe=")], "probe RUN [probe=NAME]")
+    """`encdec-train probe RUN [probe=NAME ...] [probe.NAME.key=value ...] [evaluate.key=value ...]`."""
+    chosen = [name for a in arguments if a.startswith("probe=") for name in a[6:].strip("[]").split(",")]
+    changes = [a for a in arguments if a.startswith(("probe.", "evaluate."))]
+    usage = "probe RUN [probe=NAME ...] [probe.NAME.key=value ...] [evaluate.key=value ...]"
+    run = _one_run([a for a in arguments if a not in changes and not a.startswith("probe=")], usage)
     prepare()
     speak()
-    from encdec_train.registry import did_you_mean, probes
+    from encdec_train.report.table import probe_line
     from encdec_train.train import rundir
     from encdec_train.train.run import probe
 
     config = rundir.load(rundir.require_run(run) / "config.yaml")
-    unknown = [name for name in chosen if name not in probes.parts]
-    if unknown:
-        known = ", ".join(probes.parts)
-        raise Mismatch(f"unknown probe '{unknown[0]}'{did_you_mean(unknown[0], probes.parts)}; known: {known}")
     if chosen:
-        config.probe = {name: config.probe.get(name) or probes.parts[name][0]() for name in chosen}
+        own, config.probe = config.probe, {}
+        for name in chosen:
+            config.probe.update({name: own[name]} if name in own else _probes_named(name))
+    for change in changes:
+        _change_probe(config, change)
     for name, found in probe(run, config).items():
-        print(
-            f"{name}: {found['metric']} {found['value']:.4f}, untrained {found['untrained']:.4f} ({found['protocol']})"
-        )
+        print(probe_line(name, found))
     return 0
+
+
+def _probes_named(name: str) -> dict[str, Any]:
+    """What a word for a probe, or a registered one, puts into a configuration.
+
+    Raises:
+        Mismatch: there is none of this name.
+    """
+    from encdec_train.registry import did_you_mean, probes
+
+    known = sorted({*probes.parts, *(file.stem for file in (CONFIGS / "probe").glob("*.yaml"))})
+    if name not in known:
+        raise Mismatch(f"unknown probe '{name}'{did_you_mean(name, known)}; known: {', '.join(known)}")
+    return compose([f"probe=[{name}]"]).probe
+
+
+def _change_probe(config: TrainConfig, change: str) -> None:
+    """`probe.NAME.key=value`, or `evaluate.key=value`.
+
+    Raises:
+        Mismatch: there is no such probe among the chosen ones, or no such key, or the value is wrong.
+    """
+    key, _, said = change.partition("=")
+    noun, *names = key.split(".")
+    try:
+        value = yaml.safe_load(said)
+    except yaml.YAMLError as error:
+        raise Mismatch(f"{key}: '{said}' is no value that YAML can read") from error
+    if noun == "evaluate":
+        config.evaluate = override(config.evaluate, _nested(names, value), noun)
+        return
+    if names[0] not in config.probe or len(names) < 2:
+        raise Mismatch(f"{key}: there is no such probe; there is: {', '.join(config.probe) or 'none'}")
+    where = f"probe.{names[0]}"
+    config.probe[names[0]] = override(config.probe[names[0]], _nested(names[1:], value), where)
+
+
+def _nested(names: Sequence[str], value: Any) -> dict[str, Any]:
+    for name in reversed(names):
+        value = {name: value}
+    found: dict[str, Any] = value
+    return found
 
 
 def _one_run(arguments: Sequence[str], usage: str) -> Path:

@@ -141,6 +141,8 @@ def steps(plain: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _neutral(key: str) -> bool:
+    if key.startswith("probe.") and key.endswith((".every", ".budget")):
+        return True
     return any(key == name or key.startswith(f"{name}.") for name in NEUTRAL)
 
 

@@ -127,6 +127,21 @@ def test_a_run_its_probe_and_its_end(capsys, tmp_path, monkeypatch):
     code, out, _ = run(capsys, "probe", str(folder), "probe=knn")
     assert code == 0
     assert f"knn: accuracy {summary['probes']['knn']['value']:.4f}" in out
+    several = ["probe=few_shot,held_out_ssim", "probe.few_shot.draws=2", "evaluate.rows=50"]
+    code, out, _ = run(capsys, "probe", str(folder), *several)
+    assert code == 0
+    for said in ("few_shot: accuracy 0.", "mean of 2 draws", "  std: 0.", "held_out: ssim "):
+        assert said in out
+    for wrong, said in {
+        "probe=kn": "unknown probe 'kn' (did you mean 'knn'?); known: ",
+        "probe.knn.kk=3": "Key 'kk' not in 'KnnConfig'",
+        "probe.sts.path=x": "probe.sts.path: there is no such probe; there is: knn, linear",
+        "evaluate.rows=[": "evaluate.rows: '[' is no value that YAML can read",
+        "probe.knn.data={path: /nowhere}": "/nowhere",
+        "tset=1": "usage: encdec-train probe RUN",
+    }.items():
+        code, _, error = run(capsys, "probe", str(folder), wrong)
+        assert code == 2 and said in error
     code, out, _ = run(capsys, "resume", str(folder))  # there is nothing left to train
     assert code == 0
     assert json.loads((folder / "summary.json").read_text())["probes"] == summary["probes"]

@@ -15,6 +15,7 @@ import encdec_train
 from encdec_train.data.config import DataConfig
 from encdec_train.data.transform import Transform
 from encdec_train.optim.schedule import OptimConfig
+from encdec_train.probes.probe import ProbeConfig
 from encdec_train.registry import PACKAGES, Registry, discover
 
 discover()
@@ -106,7 +107,7 @@ def test_kind(noun: str, name: str) -> None:
     if noun == "optim":
         assert issubclass(config, OptimConfig)
     if noun == "probe":
-        assert hasattr(part, "metric") and hasattr(part, "protocol")
+        assert hasattr(part, "metric") and hasattr(part, "protocol") and issubclass(config, ProbeConfig)
 
 
 def test_config_names_are_unique() -> None:
@@ -130,7 +131,7 @@ def test_every_module_of_a_noun_registers_something() -> None:
     """A file among the parts that registers nothing would be a helper: those live in nn/."""
     root = Path(encdec_train.__file__).parent
     known = {part.__module__ for registry in Registry.all.values() for _, part in registry.parts.values()}
-    helpers = {"optim.groups", "optim.schedule"}
+    helpers = {"optim.groups", "optim.schedule", "probes.probe", "probes.measures"}
     for package in PACKAGES:
         for file in (root / package.replace(".", "/")).glob("*.py"):
             if file.stem != "__init__" and f"{package}.{file.stem}" not in helpers:

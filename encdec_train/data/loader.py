@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -88,7 +88,10 @@ class Drawn:
 
 
 class StepDataset(Dataset[Found]):
-    """Items to unbatched views, keyed by (step, item)."""
+    """Items to unbatched views, keyed by (step, item).
+
+    The columns in `label` come as the view "label": a site for each, in float64, nan where one is missing.
+    """
 
     TRIES = 100  # rows that are tried in the place of one that cannot be read
 
@@ -99,12 +102,12 @@ class StepDataset(Dataset[Found]):
         seed: int,
         *,
         clean: bool,
-        label: str | None,
+        label: str | Sequence[str] | None,
         rows: Sequence[Any] | None = None,
     ) -> None:
         self.draws = items if isinstance(items, Draws) else Draws(items, seed)
         self.transform, self.seed = transform, seed
-        self.clean, self.label = clean, label
+        self.clean, self.labels = clean, [label] if isinstance(label, str) else list(label or ())
         self.rows = None if rows is items else rows  # that carry the labels, where the items do not
         self.skip = transform.data.on_error is OnError["skip"]
 
@@ -149,15 +152,17 @@ class StepDataset(Dataset[Found]):
         row = self.transform(item, index, Rng(self.seed, step), clean=self.clean)
         salt = self.draws.salt(index)
         row = row if salt is None else salted(row, salt)
-        if self.label is not None:
+        if self.labels:
             labelled = item if self.rows is None else self.rows[index]
-            row["label"] = Example(values=torch.tensor([_class(labelled[self.label])]), sample=index)
+            numbers = [_number(labelled[name]) for name in self.labels]
+            row["label"] = Example(values=torch.tensor(numbers, dtype=torch.float64), sample=index)
         return row
 
 
-def _class(value: Any) -> int:
-    """A class number; graph data sets wrap it in a list of one."""
-    return int(value[0] if isinstance(value, list) and len(value) == 1 else value)
+def _number(value: Any) -> float:
+    """A class or a measure, nan where it is missing; graph data sets wrap it in a list of one."""
+    value = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return float("nan") if value is None else float(value)
 
 
 def collate_step(found: Sequence[Found], accumulate: int = 1) -> Drawn:
@@ -205,10 +210,7 @@ def _end_later(*_: object) -> None:
     signal.alarm(GRACE)
 
 
-def clean_batches(dataset: StepDataset, batch: int, limit: int | None) -> Iterator[Batch]:
-    """The first rows in order, without augmentation: what probes read."""
-    items = len(dataset.draws.items)
-    count = items if limit is None else min(limit, items)
-    for start in range(0, count, batch):
-        keys = [(0, index) for index in range(start, min(start + batch, count))]
-        yield collate([found.row for found in dataset.__getitems__(keys)])
+def batches_of(dataset: StepDataset, order: Iterable[Sequence[int]], step: int = 0) -> Iterator[Batch]:
+    """Batches of these items, as probes read them. `step` tells one draw of augmented rows from the next."""
+    for items in order:
+        yield collate([found.row for found in dataset.__getitems__([(step, index) for index in items])])

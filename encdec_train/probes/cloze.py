@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from encdec_train.probes.probe import ProbeConfig
 from encdec_train.registry import probes
 from encdec_train.rng import Rng
 from encdec_train.step import Step
@@ -24,7 +25,7 @@ Hidden = tuple[np.ndarray, np.ndarray]  # (n,D) float32 vectors and (n,) int64 i
 
 
 @dataclass(kw_only=True)
-class ClozeConfig:
+class ClozeConfig(ProbeConfig):
     classes: int = 50  # the most frequent tokens of the training rows; only these are hidden
     tokens: int = 4  # at most so many are hidden in one row, never two neighbours
     c: float = 1.0  # inverse strength of the L2 penalty

@@ -8,9 +8,15 @@ from enum import Enum
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
+from encdec_train.nn.lattice import join
+from encdec_train.probes.probe import ProbeConfig
 from encdec_train.registry import probes
 from encdec_train.types import Mismatch, join_goals, shares
+
+WINDOW, DEVIATION = 11, 1.5  # of structural similarity: pixels of its Gaussian window
+K1, K2 = 0.01, 0.03
 
 
 class Score(Enum):
@@ -19,10 +25,11 @@ class Score(Enum):
     accuracy = "accuracy"  # share of ids that are scored highest
     r2 = "r2"  # share of the variance about the mean target that is explained; 0 for the mean itself
     psnr = "psnr"  # 10 log10(peak^2 / mean squared error), in decibels
+    ssim = "ssim"  # structural similarity of whole pictures with the predictions in their places
 
 
 @dataclass(kw_only=True)
-class HeldOutConfig:
+class HeldOutConfig(ProbeConfig):
     objective: str = "main"  # one that predicts
     score: Score = Score.accuracy
     peak: float = 1.0  # psnr: range of the values
@@ -45,6 +52,8 @@ class HeldOut:
     @property
     def protocol(self) -> str:
         peak = f", peak {self.config.peak}" if self.config.score is Score.psnr else ""
+        if self.config.score is Score.ssim:
+            peak = f" with windows of up to {WINDOW} pixels, values in [0, 1]"
         return f"{self.metric}{peak} of the objective '{self.config.objective}' on the {self.config.split} split"
 
     @torch.no_grad()
@@ -55,6 +64,9 @@ class HeldOut:
         objective = frozen.parts.get("objective", name)
         if not hasattr(objective, "predict"):
             raise Mismatch(f"probe 'held_out': objective '{name}' predicts nothing that could be scored")
+        if self.config.score is Score.ssim:
+            pairs = [restored_pictures(frozen, step, objective) for step, _ in frozen.steps(self.config.split)]
+            return float(torch.cat([ssim(true, made) for true, made in pairs]).mean())
         predictions, goals = [], []
         for step, _ in frozen.steps(self.config.split):
             goal, prediction = objective.goal(step), objective.predict(step)[0].float()
@@ -75,3 +87,66 @@ class HeldOut:
             return float(20 * math.log10(self.config.peak) - 10 * error.log10())
         mean = (values * share[:, None]).sum(0)
         return float(1 - error / ((values - mean).square() * share[:, None]).sum(0).mean())
+
+
+def restored(step: Any, objective: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """The values (B,N,C) of an objective's view, and the same with its predictions in their places.
+
+    Raises:
+        Mismatch: it predicts something else than values of its view.
+    """
+    prediction, plan, _ = objective.predict(step)
+    target = step.part("target", objective.config.target)
+    if not hasattr(target, "restore") or plan.targets is not None:
+        raise Mismatch(f"objective '{objective.name}' predicts no values of its view, so that nothing is restored")
+    rows = target.restore(prediction.float(), step, objective.path, plan)
+    values = step.units(objective.path.view).values.float()
+    flat = values.flatten(0, 1).clone()
+    where = torch.arange(len(flat), device=flat.device) if plan.where is None else plan.where
+    real = torch.ones_like(where, dtype=torch.bool) if plan.weight is None else plan.weight > 0
+    flat[where[real]] = rows[real]
+    return values, flat.view_as(values)
+
+
+def restored_pictures(frozen: Any, step: Any, objective: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """`restored` as pictures (B,C,H,W) in [0, 1].
+
+    Raises:
+        Mismatch: the view holds no pictures.
+    """
+    view = objective.path.view
+    data, grid = frozen.transform.of(view).data, step.units(view).sites.grid
+    if not hasattr(data, "mean") or grid is None or len(grid) != 2:
+        raise Mismatch(f"probe 'held_out': ssim is of pictures, the view '{view}' holds none")
+    mean, deviation = (torch.tensor(x, device=step.units(view).values.device) for x in (data.mean, data.std))
+
+    def picture(values: torch.Tensor) -> torch.Tensor:
+        side = round((values.shape[-1] / data.channels) ** 0.5)
+        return (join(values, grid, (side, side)) * deviation + mean).clamp(0, 1).permute(0, 3, 1, 2)
+
+    true, made = restored(step, objective)
+    return picture(true), picture(made)
+
+
+def ssim(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """(B,) structural similarity of pictures (B,C,H,W) in [0, 1], the mean over places and channels.
+
+    Wang et al. 2004, "Image Quality Assessment", section III: a Gaussian window of 11 pixels, smaller only where the
+    picture is, at all places where it lies within the picture.
+    """
+    size = min(WINDOW, *x.shape[2:])
+    size -= 1 - size % 2
+    at = torch.arange(size, dtype=torch.float64, device=x.device) - size // 2
+    line = torch.exp(-at.square() / (2 * DEVIATION**2))
+    window = torch.outer(line, line) / line.sum() ** 2
+    pictures, channels = x.shape[:2]
+    x, y = (z.double().flatten(0, 1)[:, None] for z in (x, y))
+
+    def mean(z: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(z, window[None, None])
+
+    mean_x, mean_y = mean(x), mean(y)
+    var_x, var_y, both = mean(x * x) - mean_x**2, mean(y * y) - mean_y**2, mean(x * y) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + K1**2) / (mean_x**2 + mean_y**2 + K1**2)
+    structure = (2 * both + K2**2) / (var_x + var_y + K2**2)
+    return (luminance * structure).mean((1, 2, 3)).view(pictures, channels).mean(1)

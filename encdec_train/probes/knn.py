@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
+from encdec_train.probes.probe import Measured, ProbeConfig
 from encdec_train.registry import probes
 
 
 @dataclass(kw_only=True)
-class KnnConfig:
+class KnnConfig(ProbeConfig):
     k: int = 20
     temperature: float = 0.07  # votes weigh exp(similarity / temperature) (Wu et al. 2018, section 3.4)
 
@@ -30,26 +32,26 @@ class Knn:
     def protocol(self) -> str:
         return f"weighted {self.config.k}-NN, cosine, temperature {self.config.temperature}"
 
-    def __call__(self, frozen: Any) -> float:
-        x, y = frozen.vectors("train")
-        queries, answers = frozen.vectors("test")
-        found = self.predict(unit(x), y, unit(queries))
-        return float((found == answers).mean())
+    def __call__(self, frozen: Any) -> float | Measured:
+        return self.accuracy(*frozen.vectors("train"), *frozen.vectors("test"))
+
+    def accuracy(self, x: np.ndarray, y: np.ndarray, queries: np.ndarray, answers: np.ndarray) -> float:
+        """Of the classes of the queries, by their neighbours among x (n,D) with classes y (n,)."""
+        return float((self.predict(x, y, queries) == answers).mean())
 
     def predict(self, x: np.ndarray, y: np.ndarray, queries: np.ndarray) -> np.ndarray:
         """Classes (q,) of the queries (q,D), by votes of the rows of x (n,D), in blocks of bounded memory."""
-        k = min(self.config.k, len(x))
-        out = []
-        for start in range(0, len(queries), 1024):
-            similar = queries[start : start + 1024] @ x.T
-            nearest = np.argpartition(-similar, k - 1, axis=1)[:, :k]
-            votes = np.exp(np.take_along_axis(similar, nearest, 1) / self.config.temperature)
-            score = np.zeros((len(similar), int(y.max()) + 1))
-            np.add.at(score, (np.arange(len(similar))[:, None], y[nearest]), votes)
+        rows, classes = torch.from_numpy(unit(x)), torch.from_numpy(y).long()
+        k, out = min(self.config.k, len(rows)), []
+        for block in torch.from_numpy(unit(queries)).split(1024):
+            similar, nearest = (block @ rows.T).topk(k, dim=1, sorted=False)
+            votes = (similar.double() / self.config.temperature).exp()
+            score = votes.new_zeros(len(block), int(y.max()) + 1).scatter_add_(1, classes[nearest], votes)
             out.append(score.argmax(1))
-        return np.concatenate(out)
+        return torch.cat(out).numpy()
 
 
 def unit(x: np.ndarray) -> np.ndarray:
     """Rows of length one."""
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    found: np.ndarray = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return found

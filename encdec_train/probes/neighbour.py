@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from encdec_train.probes.cloze import Cloze, Hidden
+from encdec_train.probes.probe import ProbeConfig
 from encdec_train.registry import probes
 from encdec_train.types import Mismatch, Units, Vocabulary
 
 
 @dataclass(kw_only=True)
-class NeighbourConfig:
+class NeighbourConfig(ProbeConfig):
     ahead: int = 1  # places from the vector to the token; below 0: behind it
     classes: int = 50  # the most frequent tokens of the training rows; only these are asked for
     tokens: int = 4  # at most so many are asked for in one row

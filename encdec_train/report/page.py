@@ -145,7 +145,8 @@ def _probes(probes: dict[str, dict[str, Any]]) -> str:
     rows = []
     for name, probe in probes.items():
         change = gain(probe.get("value"), probe.get("untrained"))
-        kind = "up" if change.startswith("+") and change.strip("+0.") else "down" if change.startswith("-") else ""
+        sign = change[0] if change.strip("+-0.") and change[0] in "+-" else ""
+        kind = {"": "", "-" if probe.get("lower") else "+": "up"}.get(sign, "down")
         metric = f' <span class="soft">{escape(str(probe["metric"]))}</span>' if probe.get("metric") else ""
         rows.append(
             f'<tr><th scope="row">{escape(name)}{metric}</th><td class="n">{score(probe.get("value"))}</td>'
@@ -165,6 +166,8 @@ def _curves(lines: list[dict[str, Any]]) -> str:
     drawn = [chart("Loss", points(lines, "loss"), stages=stages)]
     if len(terms) > 1:
         drawn += [chart(name, points(lines, "terms", name), stages=stages) for name in terms]
+    probes: dict[str, None] = {name: None for line in lines for name in line.get("probes") or {}}
+    drawn += [chart(f"Probe {name}", points(lines, "probes", name), stages=stages) for name in probes]
     drawn += [
         chart("Learning rate", points(lines, "lr"), zero=True, exact=True, stages=stages),
         chart("Gradient norm", points(lines, "gradient_norm"), zero=True, stages=stages),

@@ -74,6 +74,21 @@ def gain(value: Any, untrained: Any) -> str:
     return f"{value - untrained:+.3f}"
 
 
+def probe_line(name: str, probe: dict[str, Any]) -> str:
+    """One probe as plain text, and below it what it found besides: single numbers, and lists of them."""
+    more = [f"  {key}: {_told(value)}" for key, value in (probe.get("more") or {}).items()]
+    untrained = f", untrained {probe['untrained']:.4f}" if probe.get("untrained") is not None else ""
+    head = f"{name}: {probe['metric']} {probe['value']:.4f}{untrained} ({probe['protocol']})"
+    return "\n".join([head, *more])
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, list):
+        nested = any(isinstance(item, list) for item in value)
+        return ("\n    " if nested else "") + ("\n    " if nested else " ").join(map(_told, value))
+    return number(value)
+
+
 def _title(summary: dict[str, Any]) -> str:
     said = [str(summary.get("recipe") or "run")]
     if summary.get("scale"):
@@ -115,7 +130,8 @@ def _probe_table(probes: dict[str, dict[str, Any]], *, plain: bool) -> Table:
     for name, probe in probes.items():
         value, untrained = probe.get("value"), probe.get("untrained")
         change = gain(value, untrained)
-        style = "" if plain else "green" if change.startswith("+") and change.strip("+0.") else "yellow"
+        better = change.startswith("-" if probe.get("lower") else "+") and change.strip("+-0.")
+        style = "" if plain else "green" if better else "yellow"
         table.add_row(
             escape(name),
             escape(str(probe.get("metric") or "")),

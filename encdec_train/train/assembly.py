@@ -18,6 +18,7 @@ from encdec_train.data.open import open_rows, row_name
 from encdec_train.data.tokens import BrokenText
 from encdec_train.data.transform import Transform
 from encdec_train.kernels import backend
+from encdec_train.probes.probe import Measured
 from encdec_train.registry import probes as probe_registry
 from encdec_train.rng import key_of
 from encdec_train.step import Parts
@@ -25,7 +26,6 @@ from encdec_train.train import batchwise, ranks
 from encdec_train.train.callbacks.sinks import Sink
 from encdec_train.train.frozen import Frozen
 from encdec_train.train.recompute import recompute
-from encdec_train.types import Mismatch
 
 log = logging.getLogger("encdec_train")
 Rows = Sequence[dict[str, Any]]
@@ -67,9 +67,7 @@ def assemble(
         items = training_items(transform, rows["train"], config.data.path or "the data")
     except BrokenText as error:
         raise ValueError(f"{row_name(config.data, error.rows, error.row)}: {error.why}") from error
-    with torch.random.fork_rng():
-        torch.manual_seed(key_of(config.seed, "init") >> 1)
-        parts = make_parts(config, wiring)
+    parts = fresh_parts(config, wiring)
     if config.trainer.world > 1:
         batchwise.check_norms(parts)
     if config.trainer.recompute:
@@ -92,31 +90,61 @@ def assemble(
     )
 
 
-def frozen(run: Run) -> Frozen:
-    """The parts of a run as probes see them."""
+def fresh_parts(config: TrainConfig, wiring: Wiring) -> Parts:
+    """The parts with the weights that the run's seed gives them."""
+    with torch.random.fork_rng():
+        torch.manual_seed(key_of(config.seed, "init") >> 1)
+        return make_parts(config, wiring)
+
+
+def frozen(run: Run, *, limit: int | None = None) -> Frozen:
+    """The parts of a run as probes see them.
+
+    Args:
+        run: its parts are read as they are.
+        limit: rows of each split that are read; none: `evaluate.rows`.
+    """
     config = run.config
-    path = run.wiring.paths.get(config.evaluate.path)
-    if path is None:
-        raise Mismatch(f"evaluate.path: there is no path '{config.evaluate.path}'")
     run.parts.to(run.device)
-    rows = {split: probed(rows) for split, rows in run.rows.items()}
-    return Frozen(config, run.parts, run.transform, path, run.wiring.paths, rows, run.device)
+    return Frozen(
+        config,
+        run.parts,
+        run.transform,
+        run.wiring,
+        {split: probed(rows) for split, rows in run.rows.items()},
+        run.device,
+        folder=run.folder,
+        fresh=lambda: fresh_parts(config, run.wiring),
+        limit=config.evaluate.rows if limit is None else limit,
+    )
 
 
-def evaluate(run: Run, only: str | None = None) -> dict[str, float]:
-    """Every configured probe, or one, on the encoder as it is."""
+def lower_is_better(part: Any) -> bool:
+    """Of a probe's configuration."""
+    return getattr(probe_registry.part(part), "lower", False)
+
+
+def evaluate(run: Run, only: str | None = None, eyes: Frozen | None = None) -> dict[str, Measured]:
+    """Every configured probe, or one, on the encoder as it is.
+
+    Args:
+        run: whose parts are looked at.
+        only: the name of one probe.
+        eyes: what it is looked at with; none: on `evaluate.rows` rows, however long it takes.
+    """
     config = run.config
     if not config.probe:
         return {}
-    eyes = frozen(run)
-    found: dict[str, float] = {}
+    eyes = eyes or frozen(run)
+    found: dict[str, Measured] = {}
     for name, part in config.probe.items():
         if only not in (None, name):
             continue
-        probe = probe_registry.part(part)(part)
-        if probe.labelled and eyes.label is None:
-            label = facts(config.data).label
+        probe, seen = probe_registry.part(part)(part), eyes.of(part)
+        if probe.labelled and seen.label is None:
+            label = facts(seen.transform.data).label
             log.warning("probe %s is left out: the data have no column '%s' with classes", name, label)
         else:
-            found[name] = probe(eyes)
+            value = probe(seen)
+            found[name] = value if isinstance(value, Measured) else Measured(value)
     return found

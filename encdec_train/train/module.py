@@ -85,6 +85,7 @@ class PretrainModule(LightningModule):
         self.losses = torch.zeros(2, dtype=torch.float64, device=next(parts.parameters()).device)  # sum and count
         self.first_bad = torch.full((), torch.iinfo(torch.int64).max, device=next(parts.parameters()).device)
         freeze(parts, stage.freeze)
+        parts.train()  # with what a probe had put into eval mode, or nothing had put into any mode yet
         self.owned = self._split(dry)
         self.optims = {phase: override(optim, config.phase.get(phase, {}), f"phase.{phase}") for phase in self.owned}
         self.peaks = {phase: peak_rate(found, config.loader.batch) for phase, found in self.optims.items()}

@@ -17,11 +17,12 @@ from encdec_train.data.loader import StepDataset, StepSampler, make_loader
 from encdec_train.data.open import open_rows
 from encdec_train.export import encoder as encoder_export
 from encdec_train.export import initial
+from encdec_train.probes.probe import Measured
 from encdec_train.registry import probes as probe_registry
 from encdec_train.rng import Rng, key_of
 from encdec_train.step import Step
 from encdec_train.train import checkpoint, ranks, rundir
-from encdec_train.train.assembly import Run, assemble, evaluate, reopen
+from encdec_train.train.assembly import Run, assemble, evaluate, lower_is_better, reopen
 from encdec_train.train.callbacks.metrics import read_metrics
 from encdec_train.train.callbacks.sinks import check_loggers, open_sinks
 from encdec_train.train.callbacks.watch import EVENTS
@@ -83,7 +84,7 @@ def _start(run: Run, starts: initial.Starts | None = None) -> dict[str, Any]:
     """From the first step, with published weights if an encoder asks for them."""
     starts = initial.read(run.config, run.wiring, run.transform) if starts is None else starts
     initial.load(starts, run.parts)
-    rundir.write_json(run.folder / "untrained.json", evaluate(run))
+    rundir.write_json(run.folder / "untrained.json", _values(evaluate(run)))
     return _stages(run, None)
 
 
@@ -131,7 +132,7 @@ def probe(folder: Path, config: TrainConfig | None = None) -> dict[str, Any]:
     initial.load(initial.read(config, run.wiring, run.transform), run.parts)
     untrained = evaluate(run)
     checkpoint.load_parts(found, run.parts)
-    return _beside(config, evaluate(run), untrained)
+    return _beside(config, evaluate(run), _values(untrained))
 
 
 def _stages(run: Run, restore: Path | None) -> dict[str, Any]:
@@ -185,18 +186,26 @@ def _training_steps(run: Run, batches: int) -> Iterator[Step]:
         yield Step(run.transform.finish(views, rng, clean=False), run.parts, rng, derive)
 
 
-def _beside(config: TrainConfig, values: dict[str, float], untrained: dict[str, float]) -> dict[str, Any]:
+def _values(measured: dict[str, Measured]) -> dict[str, float]:
+    return {name: found.value for name, found in measured.items()}
+
+
+def _beside(config: TrainConfig, measured: dict[str, Measured], untrained: dict[str, float]) -> dict[str, Any]:
     found = {}
     for name, part in config.probe.items():
-        if name not in values:
+        if name not in measured:
             continue
         built = probe_registry.part(part)(part)
         found[name] = {
-            "value": values[name],
+            "value": measured[name].value,
             "untrained": untrained.get(name),
             "metric": built.metric,
             "protocol": built.protocol,
         }
+        if lower_is_better(part):
+            found[name]["lower"] = True
+        if measured[name].more:
+            found[name]["more"] = measured[name].more
     return found
 
 

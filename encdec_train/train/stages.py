@@ -20,10 +20,11 @@ from encdec_train.nn import gather
 from encdec_train.optim.schedule import Course, peak_rate
 from encdec_train.rng import key_of
 from encdec_train.train import batchwise, checkpoint, ranks
-from encdec_train.train.assembly import Run, evaluate, frozen
+from encdec_train.train.assembly import Run, evaluate, frozen, lower_is_better
 from encdec_train.train.callbacks.budget import Budget, shares
 from encdec_train.train.callbacks.metrics import Metrics
 from encdec_train.train.callbacks.numbers import Numbers
+from encdec_train.train.callbacks.online import Online
 from encdec_train.train.callbacks.progress import Progress
 from encdec_train.train.callbacks.saver import Restorer, Saver
 from encdec_train.train.callbacks.stopper import Stopper
@@ -204,8 +205,10 @@ def _fit(run: Run, leg: Leg, mark: Mark, module: PretrainModule, taken: Mapping[
     callbacks: list[Any] = [watch, unread, saver, Stopper(saver, run.folder)]
     if mark.checkpoint is not None:
         callbacks.append(Restorer(mark.checkpoint))
+    online = Online(run, offset=leg.offset)
     if ranks.is_first():
-        callbacks = [*_metrics(run, leg, mark, watch, module.key), *callbacks, Progress(leg.steps, batch)]
+        callbacks = [*_metrics(run, leg, mark, watch, online, module.key), *callbacks, Progress(leg.steps, batch)]
+    callbacks.insert(0, online)
     if leg.span is not None:  # first: others find the steps set where it ends the stage
         begin, end = leg.span
         callbacks.insert(0, Budget(saver, begin=begin, end=end, elapsed=elapsed))
@@ -218,7 +221,7 @@ def _fit(run: Run, leg: Leg, mark: Mark, module: PretrainModule, taken: Mapping[
         raise
 
 
-def _metrics(run: Run, leg: Leg, mark: Mark, watch: Watch, key: int) -> list[Any]:
+def _metrics(run: Run, leg: Leg, mark: Mark, watch: Watch, online: Online, key: int) -> list[Any]:
     """What writes metrics.jsonl, cut back to where the stage goes on."""
     config = run.config
     draws = draws_of(run.items, run.transform, key)
@@ -232,6 +235,7 @@ def _metrics(run: Run, leg: Leg, mark: Mark, watch: Watch, key: int) -> list[Any
         sinks=[watch, *run.sinks],
         numbers=numbers,
         sets=(lambda steps: draws.counts(steps * config.loader.batch)) if isinstance(draws, Mixed) else None,
+        online=online,
     )
     metrics.cut(leg.offset + mark.step)
     return [numbers, metrics]
@@ -241,7 +245,8 @@ def _score(run: Run, probe: str) -> float:
     found = evaluate(run, probe)
     if probe not in found:
         raise Halted(f"checkpoint.best: probe '{probe}' needs classes, and the data have none")
-    return found[probe]
+    better = -1 if lower_is_better(run.config.probe[probe]) else 1
+    return better * found[probe].value
 
 
 def _back(run: Run, leg: Leg, module: PretrainModule, error: NotFinite) -> Mark:

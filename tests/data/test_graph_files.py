@@ -40,7 +40,7 @@ def test_rows_become_padded_graphs_with_labels(config: GraphsConfig) -> None:
     sizes = torch.tensor(rows["train"]["num_nodes"][:])
     assert torch.equal(sites.real().sum(1), sizes)
     assert sites.edges is not None and sites.edges.shape[1] == 2 * sizes.sum()
-    assert torch.equal(batch["label"].values[:, 0], sizes % 2)
+    assert torch.equal(batch["label"].values[:, 0], (sizes % 2).double())
 
 
 def test_a_wrong_width_is_named(config: GraphsConfig) -> None:

@@ -2,11 +2,14 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from encdec_train.probes.held_out import HeldOut, HeldOutConfig, Score
+from encdec_train.probes.held_out import HeldOut, HeldOutConfig, Score, restored_pictures, ssim
+from encdec_train.train.assembly import frozen as open_eyes
 from encdec_train.types import Goal, Mismatch
+from tests.runs import assembled, small
 
 
 class Objective:
@@ -60,3 +63,29 @@ def test_what_does_not_fit_is_named():
         HeldOut(HeldOutConfig())(frozen([torch.zeros(2, 1)], [Goal(values=torch.zeros(2, 1))]))
     with pytest.raises(Mismatch, match="there is no objective 'other'"):
         HeldOut(HeldOutConfig(objective="other"))(frozen([], []))
+
+
+def test_ssim_is_that_of_torchmetrics():
+    reference = pytest.importorskip("torchmetrics.functional.image").structural_similarity_index_measure
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(3, 2, 24, 20, generator=generator, dtype=torch.float64)
+    y = (x + 0.2 * torch.randn(x.shape, generator=generator)).clamp(0, 1)
+    whole = reference(y, x, data_range=1.0, reduction="none", return_full_image=True)[1]
+    expected = whole[..., 5:-5, 5:-5].mean((1, 2, 3))  # at its edges the window lies beyond the picture
+    torch.testing.assert_close(ssim(x, y), expected, rtol=1e-6, atol=1e-6)
+    assert ssim(x[..., :8, :8], x[..., :8, :8]).tolist() == pytest.approx([1] * 3)
+    flat = torch.zeros(1, 1, 8, 8)  # of pictures that stand still only their means speak
+    assert float(ssim(flat, flat + 0.5)) == pytest.approx(1e-4 / (0.25 + 1e-4))
+
+
+def test_ssim_of_a_run(tmp_path):
+    run = assembled(small("mae_vit", tmp_path, "evaluate.rows=40"), tmp_path)
+    eyes = open_eyes(run)
+    found = HeldOut(HeldOutConfig(score=Score.ssim))(eyes)
+    assert -1 < found < 0.9
+    step = next(iter(eyes.steps("test")))[0]
+    with torch.no_grad():
+        true, _ = restored_pictures(eyes, step, run.parts.get("objective", "main"))
+    assert true.shape == (40, 1, 8, 8)
+    expected = torch.tensor(np.array([run.rows["test"][i]["image"] for i in range(40)]) / 255)
+    torch.testing.assert_close(true[:, 0].double(), expected.view(40, 8, 8), atol=1e-5, rtol=0)

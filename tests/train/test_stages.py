@@ -2,14 +2,16 @@
 
 import pytest
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from encdec_train.build import check, make_parts, make_transform
 from encdec_train.config import StageConfig
 from encdec_train.launch import compose
 from encdec_train.train import checkpoint
 from encdec_train.train.run import resume, train
+from encdec_train.train.stages import train_stages
 from encdec_train.types import Mismatch
-from tests.runs import small
+from tests.runs import assembled, small
 
 FEW = ["checkpoint.every=2", "checkpoint.keep=9", "probe=null", "target.cepstra.clusters=4", "target.hidden.clusters=6"]
 
@@ -68,3 +70,14 @@ def test_what_does_not_fit_is_named(stage, said):
     config.stage["hidden"] = stage
     with pytest.raises(Mismatch, match=said):
         check(config, make_transform(config).specs())
+
+
+def test_a_stage_begins_in_training_mode_but_for_what_is_frozen(tmp_path):
+    run = assembled(small("ldm", tmp_path, "probe=null", steps=1), tmp_path)
+    train_stages(run, None, 0.0)
+    assert not any(run.parts.get(noun, "main").training for noun in ("encoder", "bottleneck", "decoder"))
+    assert any(part.training for part in run.parts.student["encoder"].values())
+    run = assembled(small("byol", tmp_path / "byol", "probe=null", steps=1), tmp_path / "byol")
+    train_stages(run, None, 0.0)
+    norms = [m.training for m in run.parts.teachers.modules() if isinstance(m, _BatchNorm)]
+    assert norms and all(norms)  # a teacher with statistics of its own

@@ -11,6 +11,7 @@ from typing import IO, Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from encdec_train.train.callbacks.numbers import Numbers
+from encdec_train.train.callbacks.online import Online
 from encdec_train.train.spread import line_due
 
 Sink = Callable[[dict[str, Any]], None]
@@ -27,6 +28,7 @@ class Metrics(Callback):
         samples: rows of one global step.
         numbers: counts of sites, if they are to be in the lines.
         sets: rows of each data set in so many steps, where several are mixed.
+        online: probes of this step, if there are any; their time is no time of training.
     """
 
     def __init__(
@@ -40,10 +42,11 @@ class Metrics(Callback):
         sinks: Sequence[Sink] = (),
         numbers: Numbers | None = None,
         sets: Callable[[int], dict[str, int]] | None = None,
+        online: Online | None = None,
     ) -> None:
         self.path, self.stage, self.offset = path, stage, offset
         self.every, self.samples, self.sinks, self.numbers = every, samples, sinks, numbers
-        self.sets = sets
+        self.sets, self.online = sets, online
         self.file: IO[str] | None = None
         self.waited = self.idle_since = self.line_at = 0.0
         self.first_loss: float | None = None
@@ -74,7 +77,9 @@ class Metrics(Callback):
     def write(self, module: Any) -> None:
         """One line; this reads the losses from the device."""
         now = time.perf_counter()
-        speed = self.count * self.samples / (now - self.line_at)
+        probes, paused = ({}, 0.0) if self.online is None else self.online.take()
+        seconds = now - self.line_at - paused
+        speed = self.count * self.samples / seconds
         line: dict[str, Any] = {
             "step": self.offset + module.done,
             "stage": self.stage,
@@ -82,10 +87,10 @@ class Metrics(Callback):
             "terms": {name: term.mean.item() for name, term in module.last_terms.items()},
             "lr": module.last_rate,
             "samples_per_s": round(speed, 2),
-            "data_wait": round(self.waited / (now - self.line_at), 4),
+            "data_wait": round(self.waited / seconds, 4),
         }
         if self.numbers is not None:
-            line.update(self.numbers.line(now - self.line_at, speed))
+            line.update(self.numbers.line(seconds, speed))
         if self.sets is not None:
             line["rows"] = self.sets(module.done + module.shift)
         if module.last_norm is not None:
@@ -96,6 +101,8 @@ class Metrics(Callback):
             line["entropy"] = {}
             for name, (mean, rows) in module.last_entropy.items():
                 line["entropy"] |= {f"{name}.mean": round(mean.item(), 5), f"{name}.rows": round(rows.item(), 5)}
+        if probes:
+            line["probes"] = probes
         assert self.file is not None
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()

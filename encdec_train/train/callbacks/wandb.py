@@ -35,7 +35,8 @@ class WandbSink:
 
     def __call__(self, line: dict[str, Any]) -> None:
         flat = {key: value for key, value in line.items() if not isinstance(value, dict)}
-        flat.update({f"terms/{name}": value for name, value in line["terms"].items()})
+        for key in ("terms", "probes"):
+            flat.update({f"{key}/{name}": value for name, value in line.get(key, {}).items()})
         self.run.log(flat, step=line["step"])
 
     def close(self) -> None:
