@@ -22,7 +22,7 @@ from encdec_train.decoders.seq2seq import Seq2SeqConfig
 from encdec_train.export.encoder import configured
 from encdec_train.export.hf.families import FAMILIES, Family, Ours
 from encdec_train.export.hf.save import MISSING
-from encdec_train.export.library import need
+from encdec_train.library import need
 from encdec_train.nn.borrowed import line
 from encdec_train.step import Parts
 from encdec_train.types import Mismatch
