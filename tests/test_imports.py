@@ -25,6 +25,7 @@ LAYERS = (
     ("kernels", "report"),  # a report draws plain numbers: it knows nothing of ours
     ("nn", "runs"),
     ("step",),
+    ("decoding",),
     COMPONENTS,
     ("wiring",),
     ("objectives",),
