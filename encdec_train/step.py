@@ -185,7 +185,8 @@ class Step:
 
     def settle(self, path: Path, plan: Plan) -> None:
         """The plan of a path, in place of what its corruption would decide; before anything reads it."""
-        self.once("plan", _planned(path), lambda: plan)
+        for gradient in (True, False):
+            self._memo["plan", _planned(path), gradient] = plan
 
     def features(self, path: Path) -> Tensor:
         """(B,K or N,F): content of the sites before masks and positions.

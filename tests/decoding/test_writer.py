@@ -12,7 +12,7 @@ from encdec_train.data.example import Example, collate
 from encdec_train.decoding.writer import Going, check_writer
 from encdec_train.launch import compose
 from encdec_train.rng import Rng
-from encdec_train.step import Parts, Step
+from encdec_train.step import Step
 from encdec_train.types import Batch, Mismatch, Plan, Sites, Spec, Units, gather_rows
 
 WRITERS = {
@@ -33,7 +33,7 @@ def build(name: str):
     config = compose([f"+recipe={recipe}", *WRITERS.get(name, [])])
     transform = make_transform(config)
     torch.manual_seed(0)
-    return config, transform, make_parts(config, check(config, transform.specs())).eval()
+    return transform, make_parts(config, check(config, transform.specs())).eval()
 
 
 def batch(views: dict[str, Spec]) -> Batch:
@@ -51,9 +51,7 @@ def batch(views: dict[str, Spec]) -> Batch:
         if spec.fixed:
             ids[0], ids[-1], ends[0], ends[-1] = words.bos, words.eos, words.bos >= 0, True
         group = torch.arange(len(ids)) // 4 if spec.groups else None
-        return Example(
-            values=ids, sample=key, fixed=ends if spec.fixed else None, group=group, max_len=spec.max_len
-        )
+        return Example(values=ids, sample=key, fixed=ends if spec.fixed else None, group=group, max_len=spec.max_len)
 
     rows = [{view: example(spec, i, n) for view, spec in views.items()} for i, n in enumerate(LENGTHS)]
     return collate(rows)
@@ -85,7 +83,7 @@ def bounds(recipe: str, plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
 @torch.no_grad()
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_cache_changes_no_score(name: str) -> None:
-    config, transform, parts = build(name)
+    transform, parts = build(name)
     own = "caption" if name == "coca" else "main"
     check_writer(parts, own, transform)
     step = Step(batch(transform.specs()), parts, Rng(0, 0))
@@ -115,7 +113,7 @@ def test_a_cache_changes_no_score(name: str) -> None:
 @pytest.mark.parametrize("name", ["t5", "rnnsearch", "gpt2 gru"])
 def test_rows_that_change_places(name: str) -> None:
     """A row goes on as it would have gone on where it was."""
-    _, transform, parts = build(name)
+    transform, parts = build(name)
     step = Step(batch(transform.specs()), parts, Rng(0, 0))
     plan = step.plan(step.part("objective", "main").path)
     ids = plan.inputs.values[:, 1]
@@ -143,13 +141,13 @@ def test_rows_that_change_places(name: str) -> None:
     ],
 )
 def test_what_writes_nothing_says_why(recipe: str, words: str) -> None:
-    _, transform, parts = build(recipe)
+    transform, parts = build(recipe)
     with pytest.raises(Mismatch, match=f"objective 'main' writes no text: .*{words}"):
         check_writer(parts, "main", transform)
 
 
 def test_more_places_than_there_are() -> None:
-    _, transform, parts = build("gpt2")
+    _, parts = build("gpt2")
     ids = torch.full((1, 40), 9)
     sites = Sites(sample=torch.zeros_like(ids), place=torch.arange(40)[None])
     plan = Plan(inputs=Units(values=ids, sites=sites), sites=sites)
