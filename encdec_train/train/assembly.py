@@ -92,7 +92,7 @@ def frozen(run: Run) -> Frozen:
     if path is None:
         raise Mismatch(f"evaluate.path: there is no path '{config.evaluate.path}'")
     run.parts.to(run.device)
-    return Frozen(config, run.parts, run.transform, path, run.wiring.paths, run.rows, run.device)
+    return Frozen(config, run.parts, run.transform, path, run.wiring.paths, run.rows, run.device, run.folder)
 
 
 def evaluate(run: Run, only: str | None = None) -> dict[str, float]:

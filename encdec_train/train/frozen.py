@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path as FilePath
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ class Frozen:
         path: the path that is read; its corruption is left out, and its bottleneck unless `evaluate.bottleneck`.
         paths: all paths by name.
         rows: raw rows by split, "train" and "test".
+        folder: the run's, for what a probe keeps; none: nothing is kept.
     """
 
     def __init__(
@@ -38,8 +40,10 @@ class Frozen:
         paths: dict[str, Path],
         rows: dict[str, Sequence[dict[str, Any]]],
         device: torch.device,
+        folder: FilePath | None = None,
     ) -> None:
         self.config, self.parts, self.transform, self.device = config, parts, transform, device
+        self.folder = folder
         bottleneck = path.bottleneck if config.evaluate.bottleneck else None
         self.path = replace(path, corruption=None, reply=False, bottleneck=bottleneck)
         self.rows, self.paths = rows, paths
