@@ -34,6 +34,7 @@ Commands
   encdec-train resume RUN [trainer.devices=N] continue exactly where a run stopped
   encdec-train replay RUN STEP                compute one step of a run again
   encdec-train probe RUN [probe=NAME]         evaluate a finished run
+  encdec-train generate RUN "TEXT"            what the model writes; --beam 4, --sample, ...; or lines of stdin
   encdec-train verify RUN                     met, below or not comparable with what the recipe promises
   encdec-train report RUN                     write the run's report.html again
   encdec-train export RUN --to hf DIR         for transformers, timm or as safetensors; outputs are compared

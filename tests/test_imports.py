@@ -33,7 +33,7 @@ LAYERS = (
     ("build",),
     ("export",),
     ("train",),
-    ("errors", "catalogue", "verify", "doctor", "handover"),
+    ("errors", "catalogue", "verify", "doctor", "handover", "generate"),
     ("launch",),
     ("show", "preview"),
     ("cli",),

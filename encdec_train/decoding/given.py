@@ -38,8 +38,8 @@ def rows_of(ids: Sequence[Tensor], device: torch.device, keys: Tensor | None = N
     return Units(values=values.to(device), sites=sites)
 
 
-def batch_of(objective: Any, transform: Any, texts: Sequence[str], device: torch.device) -> Batch:
-    """Texts of a user as the view that the objective reads.
+def batch_of(objective: Any, transform: Any, texts: Sequence[str], device: torch.device, first: int = 0) -> Batch:
+    """Texts of a user as the view that the objective reads; their random keys are `first`, `first` + 1, ...
 
     Raises:
         Mismatch: it reads no text.
@@ -49,7 +49,8 @@ def batch_of(objective: Any, transform: Any, texts: Sequence[str], device: torch
     if not hasattr(part, "prompt"):
         raise Mismatch(f"objective '{objective.name}' reads the view '{view}', which is no text")
     goes_on = objective.inputs is None
-    return {view: rows_of([part.prompt(text, ended=not goes_on) for text in texts], device)}
+    keys = first + torch.arange(len(texts), device=device)
+    return {view: rows_of([part.prompt(text, ended=not goes_on) for text in texts], device, keys)}
 
 
 def prompt(step: Step, objective: Any, transform: Any) -> Plan:
