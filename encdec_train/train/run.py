@@ -188,6 +188,7 @@ def _beside(config: TrainConfig, values: dict[str, float], untrained: dict[str, 
             "untrained": untrained.get(name),
             "metric": built.metric,
             "protocol": built.protocol,
+            **({"lower": True} if getattr(built, "lower", False) else {}),
         }
     return found
 

@@ -19,7 +19,7 @@ from encdec_train.data.example import Example, Row
 from encdec_train.data.packing import pack, shuffled
 from encdec_train.data.sentences import Ends, sentence_of
 from encdec_train.data.template import Filled, columns, fill
-from encdec_train.data.tokenizers import TokenizerKind, load, read_vocabulary, save, train, vocabulary
+from encdec_train.data.tokenizers import TokenizerKind, byte_counts, load, read_vocabulary, save, train, vocabulary
 from encdec_train.data.tokens import Documents, TokenRows, digest, encode, texts
 from encdec_train.data.transform import Drawing, Transform
 from encdec_train.data.written import written
@@ -347,6 +347,10 @@ class Text(Transform):
     def text(self, ids: Sequence[int], *, special: bool = False) -> str:
         """What ids say; without the special ones, unless they are asked for."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=not special)
+
+    def byte_counts(self) -> torch.Tensor:
+        """(V,) int64: bytes that each id adds to a text."""
+        return torch.tensor(byte_counts(self.tokenizer, self.vocabulary.size))
 
     def _document(self, tokens: np.ndarray) -> torch.Tensor:
         """(n,) int64: the piece between its special tokens; nothing at all is one padding token."""
