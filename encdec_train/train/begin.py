@@ -65,7 +65,7 @@ def tokenizers(config: TrainConfig, transform: Transform, folder: Path) -> None:
     every = sorted(source.glob("**/tokenizer.json"))
     for view in transform.specs():
         part: Any = transform.of(view)
-        if not hasattr(part, "tokenizer"):
+        if not hasattr(part, "text"):
             continue
         own = [file for file in (source / view / "tokenizer.json", source / "tokenizer.json") if file.is_file()]
         found = own[:1] or every
