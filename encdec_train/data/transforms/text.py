@@ -330,14 +330,20 @@ class Text(Transform):
         Args:
             text: what is given.
             ended: it is all that there is; else what follows is still to be written.
+
+        Raises:
+            Mismatch: it is longer than a row.
         """
         config, known = self.config, self.vocabulary
         names = [] if config.template is None else columns(config.template)
         if config.template is not None and len(names) == 1:
             text = fill(config.template, {names[0]: text})
         self.tokenizer.encode_special_tokens = False
-        body = self.tokenizer.encode(text, add_special_tokens=False).ids[: config.document - config.extra]
+        body = self.tokenizer.encode(text, add_special_tokens=False).ids
         self.tokenizer.encode_special_tokens = True
+        room = config.document - config.extra
+        if len(body) > room:
+            raise Mismatch(f"'{text[:20]}...' has {len(body)} tokens, a row has room for {room}")
         return torch.tensor([known.bos] * config.bos + body + [known.eos] * (config.eos and ended), dtype=torch.int64)
 
     def start(self) -> torch.Tensor:
