@@ -46,8 +46,6 @@ def test_all_parts_of_the_same_names_and_the_tokenizer(pretrained, tmp_path):
         transform.of("source").text(transform.of("source").prompt("nine", ended=False).tolist())
         == "write in digits: nine"
     )
-    scratch = train(small("t5_finetune", tmp_path / "scratch", *LESS, steps=1))
-    assert scratch["loss"]["first"] != summary["loss"]["first"]
     shutil.rmtree(folder / "checkpoints")  # it died before its first checkpoint
     assert resume(folder)["loss"]["first"] == summary["loss"]["first"]
 

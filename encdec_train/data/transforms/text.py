@@ -388,6 +388,7 @@ class Text(Transform):
             "length": config.length,
             "bos": config.bos,
             "eos": config.eos,
+            **({} if config.template is None else {"template": config.template}),
             "vocabulary": vars(self.vocabulary),
             "tokenizer": "tokenizer.json",
         }
