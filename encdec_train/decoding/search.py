@@ -91,16 +91,13 @@ def _until(ids: list[int], end: int) -> list[int]:
 
 def follow(rows: Rows, choose: Callable[[Tensor, int], Tensor], *, end: int, length: int) -> Tensor:
     """(R,T) ids, one after the other, until every row has ended; what stands behind an end is no matter."""
-    written: list[Tensor] = []
-    ended: Tensor | bool = False
-    for place in range(length):
-        if place:
-            rows.append(written[-1])
-        written.append(choose(rows.scores().float(), place))
-        ended = ended | (written[-1] == end)
-        if bool(torch.as_tensor(ended).all()):
+    ids = choose(rows.scores().float(), 0)[:, None]
+    for place in range(1, length):
+        if bool((ids == end).any(1).all()):
             break
-    return torch.stack(written, 1)
+        rows.append(ids[:, -1])
+        ids = torch.cat([ids, choose(rows.scores().float(), place)[:, None]], 1)
+    return ids
 
 
 def _likeliest(scores: Tensor, place: int) -> Tensor:
