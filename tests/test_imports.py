@@ -34,6 +34,7 @@ LAYERS = (
     ("export",),
     ("train",),
     ("errors", "catalogue", "verify", "doctor", "handover", "generate"),
+    ("sweep",),
     ("launch",),
     ("show", "preview"),
     ("cli",),
