@@ -34,6 +34,7 @@ Commands
   encdec-train resume RUN [trainer.devices=N] continue exactly where a run stopped
   encdec-train replay RUN STEP                compute one step of a run again
   encdec-train probe RUN [probe=NAME]         evaluate a finished run
+  encdec-train generate RUN "TEXT"            what the model writes       [--beam N | --sample ...]
   encdec-train verify RUN                     met, below or not comparable with what the recipe promises
   encdec-train report RUN                     write the run's report.html again
   encdec-train export RUN --to hf DIR         for transformers, timm or as safetensors; outputs are compared
@@ -53,6 +54,7 @@ Overrides
                             data is of another shape
   stage.main.steps=1000     how long; trainer.max_steps=5 caps every stage
   encoder.init=PATH_OR_NAME begin with weights of BERT, T5, ViT, MAE, wav2vec 2.0, ResNet, or of a run
+  init=RUN                  begin with the tokenizers and all same-named parts of another run
   budget=20m                time for training: the schedule ends when it does
   optim.lr=1e-3  seed=1  loader.batch=64  loader.workers=4
   logger=[tensorboard,wandb]  also log there (off unless asked for)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 COMMANDS = (
-    *("list", "show", "preview", "resume", "replay", "probe", "verify", "report", "export", "runs", "doctor"),
-    "train",
+    *("list", "show", "preview", "resume", "replay", "probe", "generate", "verify", "report", "export", "runs"),
+    *("doctor", "train"),
 )
 
 
@@ -105,6 +105,12 @@ def _probe(arguments: list[str]) -> int:
     return probe_command(arguments)
 
 
+def _generate(arguments: list[str]) -> int:
+    from encdec_train.generate import generate_command
+
+    return generate_command(arguments)
+
+
 def _verify(arguments: list[str]) -> int:
     from encdec_train.launch import verify_command
 
@@ -142,6 +148,7 @@ _LOADED: dict[str, Callable[[list[str]], int]] = {
     "resume": _resume,
     "replay": _replay,
     "probe": _probe,
+    "generate": _generate,
     "verify": _verify,
     "report": _report,
     "export": _export,

@@ -243,6 +243,7 @@ class TrainConfig:
     scale: Scale = Scale.demo
     seed: int = 0
     recipe_name: str | None = None  # filled from `+recipe=`
+    init: str | None = None  # a run whose tokenizers, and parts of the same names, this one begins with
     data: Any = None
     transform: Any = None
     embedder: dict[str, Any] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from encdec_train.build import Wiring, check, make_parts, make_transform
+from encdec_train.build import Wiring
 from encdec_train.config import TrainConfig
 from encdec_train.data.transform import Transform
 from encdec_train.export import encoder
@@ -21,6 +21,7 @@ from encdec_train.export.timm import save as timm
 from encdec_train.registry import did_you_mean
 from encdec_train.step import Parts
 from encdec_train.train import checkpoint, rundir
+from encdec_train.train.assembly import read_parts
 from encdec_train.types import Mismatch
 
 TARGETS = ("hf", "timm", "safetensors")
@@ -80,13 +81,9 @@ class Opened:
 
 def _reopen(config: TrainConfig, run: Path, found: Path) -> Opened:
     """Parts with the checkpoint's weights on the processor; no data are opened."""
-    transform = make_transform(config)
-    wiring = check(config, transform.specs())
-    transform.fit((), run / "encoder")  # what was learned lies there
-    parts = make_parts(config, wiring)
-    checkpoint.load_parts(found, parts)
+    wiring, transform, parts = read_parts(config, run, found)
     kept = held(config, wiring, transform)
-    return Opened(config=config, wiring=wiring, transform=transform, parts=parts.eval(), kept=kept)
+    return Opened(config=config, wiring=wiring, transform=transform, parts=parts, kept=kept)
 
 
 def _write(work: Path, target: str, run: Path, opened: Opened) -> str:

@@ -168,7 +168,7 @@ class Step:
 
     def plan(self, path: Path) -> Plan:
         """What the path's corruption decided; the decoder's side of it for a reply path."""
-        key = Path(view=path.view, corruption=path.corruption, draw=path.draw, embedder=path.embedder)
+        key = _planned(path)
 
         def make() -> Plan:
             units, sites = self.units(path.view), self.sites(path)
@@ -182,6 +182,11 @@ class Step:
         if plan.reply is None:
             raise ValueError(f"corruption '{path.corruption}' gives no reply for the decoder")
         return plan.reply
+
+    def settle(self, path: Path, plan: Plan) -> None:
+        """The plan of a path, in place of what its corruption would decide; before anything reads it."""
+        for gradient in (True, False):
+            self._memo["plan", _planned(path), gradient] = plan
 
     def features(self, path: Path) -> Tensor:
         """(B,K or N,F): content of the sites before masks and positions.
@@ -246,3 +251,8 @@ class Step:
         for key, term in tokens.aux.items():
             self.add(f"{name}.{key}", term)
         return replace(tokens, aux=None)
+
+
+def _planned(path: Path) -> Path:
+    """What a plan depends on."""
+    return Path(view=path.view, corruption=path.corruption, draw=path.draw, embedder=path.embedder)

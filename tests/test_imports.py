@@ -21,10 +21,11 @@ COMPONENTS = (
 # Each imports only from the layers before its own; what stands side by side does not import each other.
 LAYERS = (
     ("types", "rng", "registry", "paths", "help", "plain"),
-    ("results",),
+    ("results", "library"),
     ("kernels", "report"),  # a report draws plain numbers: it knows nothing of ours
     ("nn", "runs"),
     ("step",),
+    ("decoding",),
     COMPONENTS,
     ("wiring",),
     ("objectives",),
@@ -32,7 +33,7 @@ LAYERS = (
     ("build",),
     ("export",),
     ("train",),
-    ("errors", "catalogue", "verify", "doctor", "handover"),
+    ("errors", "catalogue", "verify", "doctor", "handover", "generate"),
     ("sweep",),
     ("launch",),
     ("show", "preview"),

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encdec_train.nn.blanks import Blanks, capacity, draw_blanks, offsets
@@ -99,6 +100,26 @@ class BlankInfilling(nn.Module):
             targets=Units(values=row.targets, sites=new),
             attend=Attend(causal=True, prefix=row.text[:, 0]),
         )
+
+    def prompt(self, units: Units, sites: Sites) -> Plan:
+        """Texts with masks, of which the last is written out; without one the text goes on."""
+        words, ids = self.words, units.values
+        length = sites.real().sum(1, keepdim=True)
+        real = torch.arange(ids.shape[1], device=ids.device) < length
+        masked = ((ids == words.mask) & real).any(1, keepdim=True)
+        text = length + (~masked).long()  # (B,1) sites of part A
+        row = F.pad(ids, (0, 2)).scatter(1, length, words.mask).scatter(1, text, words.bos)
+        place = torch.arange(row.shape[1], device=ids.device).expand_as(row)
+        blank = torch.where((row == words.mask) & (place < text), place, -1).amax(1, keepdim=True)
+        coords = torch.stack([torch.where(place < text, place, blank), (place >= text).long()], -1)
+        new = Sites(
+            sample=sites.sample[:, :1].expand_as(row),
+            place=place,
+            valid=place <= text,
+            coords=coords.float(),
+            max_len=row.shape[1],
+        )
+        return Plan(inputs=Units(values=row, sites=new), sites=new, attend=Attend(causal=True, prefix=text[:, 0]))
 
     def write(self, ids: Tensor, length: Tensor, blanks: Blanks, room: int) -> Row:
         """Every token, mask, start and end to its place. Slot `room` takes what is not written."""

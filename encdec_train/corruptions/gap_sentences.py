@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from encdec_train.kernels import masking
 from encdec_train.nn.blanks import noise_of
-from encdec_train.nn.rewrite import documents, reply, rewrite
+from encdec_train.nn.rewrite import begin, documents, reply, rewrite
 from encdec_train.registry import corruptions
 from encdec_train.rng import Rng
 from encdec_train.step import Step
@@ -89,6 +89,11 @@ class GapSentences(nn.Module):
             for room, writes in sides
         )
         return Plan(inputs=source, sites=source.sites, reply=reply(target, self.words.pad))
+
+    def prompt(self, units: Units, sites: Sites) -> Plan:
+        """Texts with mask tokens for sentences; the decoder begins as in training."""
+        bare = replace(units, sites=replace(sites, fixed=None, group=None))
+        return Plan(inputs=bare, sites=bare.sites, reply=begin(units, self.words.pad))
 
     def choose(self, ids: Tensor, sites: Sites, group: Tensor, rng: Rng, tag: str) -> Tensor:
         """(B,N) bool: is the sentence of this number taken out?"""

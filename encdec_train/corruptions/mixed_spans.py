@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from encdec_train.corruptions.span_corruption import Sizes, SpanCorruptionConfig, draw_spans, write_spans
-from encdec_train.nn.rewrite import documents
+from encdec_train.nn.rewrite import begin, documents, ended
 from encdec_train.registry import corruptions
 from encdec_train.step import Step
 from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units, Vocabulary
@@ -112,6 +112,11 @@ class MixedSpans(nn.Module):
         counts, spans = tables.counts[drawn, 0, docs.length], tables.counts[drawn, 1, docs.length]
         noise, first = draw_spans(docs, counts, spans, bits)
         return write_spans(units, sites, docs, noise, first, tables.sizes, self.words, tables.modes[drawn])
+
+    def prompt(self, units: Units, sites: Sites) -> Plan:
+        """Texts with mode token and sentinels of the user's own; the decoder begins as in training."""
+        source = ended(units, self.words.eos)
+        return Plan(inputs=source, sites=source.sites, reply=begin(units, self.words.pad))
 
     def tables(self, longest: int, device: torch.device) -> Tables:
         """Made once for each length of rows: on an accelerator they are copied only then."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from encdec_train.kernels import masking
 from encdec_train.nn.blanks import draw_blanks, noise_of
-from encdec_train.nn.rewrite import documents, reply, rewrite
+from encdec_train.nn.rewrite import begin, documents, reply, rewrite
 from encdec_train.registry import corruptions
 from encdec_train.rng import Rng
 from encdec_train.step import Step
@@ -85,8 +85,17 @@ class NoiseText(nn.Module):
         order = self.arrange(sites, step.rng, tag)
         ids = units.values.gather(1, order)
         source = self.thin(ids, sites, step.rng, tag, key)
-        begin = self.words.eos if self.words.eos >= 0 else self.words.pad
-        return Plan(inputs=source, sites=source.sites, reply=reply(units, begin))
+        return Plan(inputs=source, sites=source.sites, reply=reply(units, self.first))
+
+    @property
+    def first(self) -> int:
+        """The id that the decoder is given at first."""
+        return self.words.eos if self.words.eos >= 0 else self.words.pad
+
+    def prompt(self, units: Units, sites: Sites) -> Plan:
+        """Texts that are noisy already; the decoder begins as in training."""
+        bare = replace(units, sites=replace(sites, fixed=None))
+        return Plan(inputs=bare, sites=bare.sites, reply=begin(units, self.first))
 
     def arrange(self, sites: Sites, rng: Rng, tag: str) -> Tensor:
         """(B,N) int64: the old site of each new one. What may not be touched stays before or behind the text."""

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from encdec_train.kernels import masking
-from encdec_train.nn.rewrite import Documents, documents, reply, rewrite
+from encdec_train.nn.rewrite import Documents, begin, documents, ended, reply, rewrite
 from encdec_train.registry import corruptions
 from encdec_train.step import Step
 from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units, Vocabulary
@@ -141,6 +141,11 @@ class SpanCorruption(nn.Module):
         bits = step.rng.bits(f"span.{path.draw}", sites.sample, docs.item)
         noise, first = draw_spans(docs, sizes.table[0][docs.length], sizes.table[1][docs.length], bits)
         return write_spans(units, sites, docs, noise, first, sizes, self.words)
+
+    def prompt(self, units: Units, sites: Sites) -> Plan:
+        """Texts with sentinels of the user's own; the decoder begins as in training."""
+        source = ended(units, self.words.eos)
+        return Plan(inputs=source, sites=source.sites, reply=begin(units, self.words.pad))
 
     def sizes(self, sites: Sites, device: torch.device) -> Sizes:
         """Made once for each length of rows: on an accelerator the table is copied only then."""

@@ -244,3 +244,19 @@ def read_vocabulary(tokenizer: Tokenizer, size: int | None = None) -> Vocabulary
         sentinels=sentinels,
         specials=specials,
     )
+
+
+def byte_counts(tokenizer: Tokenizer, size: int) -> list[int]:
+    """Bytes that each of `size` ids adds to a text behind others; 0 for special ids and for those of no token."""
+    special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    ordinary = [i for i in sorted(tokenizer.get_vocab().values()) if i not in special]
+    found = [0] * size
+    if isinstance(tokenizer.decoder, decoders.ByteLevel):  # a letter of a token is a byte
+        for i in ordinary:
+            found[i] = len(tokenizer.id_to_token(i) or "")
+        return found
+    first = next(i for i in ordinary if tokenizer.decode([i]).isalnum())
+    alone = len(tokenizer.decode([first]).encode())
+    for i in ordinary:
+        found[i] = len(tokenizer.decode([first, i]).encode()) - alone
+    return found

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from encdec_train.nn.cache import Cache
 from encdec_train.registry import decoders
 from encdec_train.types import Mismatch, Plan, Spec, Tokens
 
@@ -36,6 +37,8 @@ class AttentionGruConfig:
 class AttentionGru(nn.Module):
     """memory (B,K,H) and inputs (B,N,E) -> (B,N,width); step by step, so that no site reads what follows it."""
 
+    keeps = True  # it can go on with a row by a cache
+
     def __init__(self, config: AttentionGruConfig, memory: Spec, inputs: Spec, sites: Spec) -> None:
         super().__init__()
         self.config, self.width = config, config.width
@@ -46,19 +49,24 @@ class AttentionGru(nn.Module):
         self.cell = nn.GRUCell(inputs.width + memory.width, config.hidden)
         self.out = nn.Linear(config.hidden + inputs.width + memory.width, 2 * config.width)
 
-    def forward(self, memory: Tokens, inputs: Tokens, plan: Plan) -> Tokens:
+    def forward(self, memory: Tokens, inputs: Tokens, plan: Plan, cache: Cache | None = None) -> Tokens:
         if memory.sites.doc is not None:
             raise Mismatch("decoder 'attention_gru' reads one document in a row, the rows are packed")
-        keys = self.key(memory.x)  # (B,K,A)
         padding = None if memory.sites.valid is None else ~memory.sites.valid
-        state = torch.tanh(self.start(memory.x[:, 0]))  # of the first site, which has read all from the right
+        keys, state = self.begin(memory.x) if cache is None or self not in cache.kept else cache.kept[self]
         out = []
         for x in inputs.x.unbind(1):
             seen = self.look(state, keys, memory.x, padding)
             out.append(torch.cat([state, x, seen], -1))
             state = self.cell(torch.cat([x, seen], -1), state)
+        if cache is not None:
+            cache.kept[self] = (keys, state)
         y = self.out(torch.stack(out, 1)).unflatten(-1, (self.width, 2)).amax(-1)
         return replace(inputs, x=y, layers=None)
+
+    def begin(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys (B,K,A), and the first state (B,S): of the first site, which has read all from the right."""
+        return self.key(memory), torch.tanh(self.start(memory[:, 0]))
 
     def look(self, state: Tensor, keys: Tensor, memory: Tensor, padding: Tensor | None) -> Tensor:
         """(B,H): the memory weighed by its energies."""

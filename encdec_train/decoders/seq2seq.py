@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch.nn.functional as F
 from torch import nn
 
+from encdec_train.nn.cache import Cache
 from encdec_train.nn.transformer import Block, BlockConfig, init_blocks, make_bias, stack_norm
 from encdec_train.registry import decoders
 from encdec_train.types import Mismatch, Plan, Spec, Tokens
@@ -36,6 +37,8 @@ class Seq2SeqConfig(BlockConfig):
 class Seq2Seq(nn.Module):
     """memory (B,prefix+K,E) and inputs (B,N,D) -> (B,N,width)."""
 
+    keeps = True  # it can go on with a row by a cache
+
     def __init__(self, config: Seq2SeqConfig, memory: Spec, inputs: Spec, sites: Spec) -> None:
         super().__init__()
         self.config, self.width = config, config.width
@@ -46,7 +49,7 @@ class Seq2Seq(nn.Module):
         self.bias = make_bias(config, bidirectional=False)
         init_blocks(self, config, config.init_std)
 
-    def forward(self, memory: Tokens, inputs: Tokens, plan: Plan) -> Tokens:
+    def forward(self, memory: Tokens, inputs: Tokens, plan: Plan, cache: Cache | None = None) -> Tokens:
         x, y = self.project(inputs.x), self.read(memory.x)
         bias = None if self.bias is None else self.bias(inputs.sites)
         for block in self.blocks:
@@ -58,6 +61,7 @@ class Seq2Seq(nn.Module):
                 memory=y,
                 memory_sites=memory.sites,
                 memory_prefix=memory.prefix,
+                cache=cache,
             )
         x = self.norm(x)
         if self.config.final_dropout:

@@ -95,6 +95,11 @@ class Ids(nn.Module):
                 nn.init.normal_(table.weight, std=config.init_std)
         self.mask = MaskVector(width, config.init_std) if mask else None
 
+    @property
+    def places(self) -> int | None:
+        """Places of a row that can be told apart; none: any."""
+        return None if self.positions is None else self.positions.num_embeddings
+
     def sites(self, units: Units) -> Sites:
         return units.sites
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from encdec_train.nn.cache import Cache
 from encdec_train.registry import encoders
 from encdec_train.types import Attend, Layer, Mismatch, Sites, Spec, Tokens, gather_rows
 
@@ -44,7 +45,12 @@ class Gru(nn.Module):
         self.ahead = nn.ModuleList(nn.GRU(width, hidden, batch_first=True) for width in widths)
         self.back = nn.ModuleList(nn.GRU(width, hidden, batch_first=True) for width in widths if config.both)
 
-    def forward(self, tokens: Tokens, attend: Attend | None = None) -> Tokens:
+    @property
+    def keeps(self) -> bool:
+        """Whether it can go on with a row by a cache."""
+        return not self.config.both
+
+    def forward(self, tokens: Tokens, attend: Attend | None = None, cache: Cache | None = None) -> Tokens:
         if tokens.sites.doc is not None:
             raise Mismatch("encoder 'gru' reads one document in a row, the rows are packed")
         if attend is not None and (self.config.both or not attend.only_causal):
@@ -53,7 +59,10 @@ class Gru(nn.Module):
             )
         x, turn = tokens.x, turned(tokens.sites) if self.config.both else None
         for i, ahead in enumerate(self.ahead):
-            y, _ = ahead(x)
+            state = None if cache is None or ahead not in cache.kept else cache.kept[ahead].transpose(0, 1)
+            y, _ = ahead(x, state)
+            if cache is not None:  # (B,1,H) of the last real site
+                cache.kept[ahead] = gather_rows(y, tokens.sites.real().sum(1, keepdim=True) - 1)
             if turn is not None:
                 z, _ = self.back[i](gather_rows(x, turn))
                 y = torch.cat([y, gather_rows(z, turn)], -1)

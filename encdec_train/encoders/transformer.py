@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encdec_train.nn.adaptive import AdaptiveBlock, AdaptiveNorm, TimeEmbedding, init_adaptive
+from encdec_train.nn.cache import Cache
 from encdec_train.nn.norm import Norm
 from encdec_train.nn.transformer import Block, BlockConfig, init_blocks, make_bias, stack_norm
 from encdec_train.registry import encoders
@@ -82,7 +83,12 @@ class Transformer(nn.Module):
         skip = torch.rand((), device=x.device) < self.config.layer_drop
         return torch.where(skip, x, y)
 
-    def forward(self, tokens: Tokens, attend: Attend | None = None) -> Tokens:
+    @property
+    def keeps(self) -> bool:
+        """Whether it can go on with a row by a cache: prefix tokens would come again, adaptive blocks keep nothing."""
+        return self.tokens is None and self.time is None
+
+    def forward(self, tokens: Tokens, attend: Attend | None = None, cache: Cache | None = None) -> Tokens:
         x, prefix = self.project(tokens.x), tokens.prefix + self.config.prefix
         if self.config.causal:
             attend = Attend(causal=True) if attend is None else replace(attend, causal=True)
@@ -90,7 +96,8 @@ class Transformer(nn.Module):
             x = torch.cat([self.tokens.to(x.dtype).expand(x.shape[0], -1, -1), x], 1)
         x = self.input_norm(x)
         bias = None if self.bias is None else self.bias(tokens.sites)
-        cond = {} if self.time is None else {"cond": self.time(tokens)}
+        cond: dict[str, Any] = {} if self.time is None else {"cond": self.time(tokens)}
+        going = {} if cache is None else {"cache": cache}
         layers: dict[int, Tensor] = {}
         qkv: dict[int, Tensor] = {}
         again = None if tokens.position is None else F.pad(tokens.position, (0, 0, prefix, 0))
@@ -100,7 +107,7 @@ class Transformer(nn.Module):
                 x = x + again
             if i in self.config.emit_qkv:
                 qkv[i] = block.qkv(x)  # type: ignore[operator]
-            y = block(x, tokens.sites, prefix=prefix, attend=attend, bias=bias, **cond)
+            y = block(x, tokens.sites, prefix=prefix, attend=attend, bias=bias, **cond, **going)
             x = self.maybe(x, y)
             if i in self.config.emit:
                 layers[i] = x

@@ -22,7 +22,7 @@ from encdec_train.decoders.seq2seq import Seq2SeqConfig
 from encdec_train.export.encoder import configured
 from encdec_train.export.hf.families import FAMILIES, Family, Ours
 from encdec_train.export.hf.save import MISSING
-from encdec_train.export.library import need
+from encdec_train.library import need
 from encdec_train.nn.borrowed import line
 from encdec_train.step import Parts
 from encdec_train.types import Mismatch
@@ -105,9 +105,7 @@ def _own(where: str, source: str, ours: Ours) -> State | None:
     described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     for noun, mine in (("embedder", ours.embedder), ("encoder", ours.encoder)):
         theirs = configured(noun, described[noun]) if noun in described else None
-        if type(theirs) is not type(mine):
-            raise Mismatch(f"{where}: its {noun} is a {type(theirs).__name__}, here it is a {type(mine).__name__}")
-        _same(where, {k: v for k, v in vars(theirs).items() if k not in FREE_OURS}, vars(mine))
+        same_part(f"{where}: its {noun}", theirs, mine)
     weights = load_file(folder / "model.safetensors")
     return {
         f"{noun}.main.{rest}": value for (noun, _, rest), value in ((k.partition("."), v) for k, v in weights.items())
@@ -159,6 +157,13 @@ def _family(where: str, model_type: str, ours: Ours) -> Family:
 
 def _kind(config: Any) -> str:
     return type(config).__name__.removesuffix("Config")
+
+
+def same_part(where: str, theirs: Any, mine: Any) -> None:
+    """Raise `Mismatch` where a part of ours is configured in another way than here, as far as it changes outputs."""
+    if type(theirs) is not type(mine):
+        raise Mismatch(f"{where} is a {type(theirs).__name__}, here it is a {type(mine).__name__}")
+    _same(where, {k: v for k, v in vars(theirs).items() if k not in FREE_OURS}, vars(mine))
 
 
 def _same(where: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:

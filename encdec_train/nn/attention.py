@@ -123,6 +123,42 @@ def attention(
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
 
 
+def attention_behind(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    query: Sites,
+    key: Sites,
+    attend: Attend | None = None,
+    bias: Bias | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """`attention` of the last sites of rows whose other keys were kept: places say how far apart two of them are.
+
+    Args:
+        q: (B,H,n,d) of the last sites.
+        k: (B,H,N,d) of all sites; padding may stand between.
+        v: the same.
+        query: the last sites.
+        key: all of them.
+        attend: who reads whom.
+        bias: by relative place.
+        scale: None = 1 / sqrt(d).
+
+    Returns:
+        (B,H,n,d).
+    """
+    mask = allow(attend, query, key, own=True)
+    mask = None if mask is None else mask[:, None]
+    if bias is not None:
+        offset = key.place[:, None, :] - query.place[:, :, None] + bias.origin  # (B,n,N)
+        dense = bias.diagonals.index_select(1, offset.flatten()).unflatten(1, offset.shape).transpose(0, 1)
+        mask = dense if mask is None else dense.masked_fill(~mask, torch.finfo(dense.dtype).min)
+        mask = mask.to(q.dtype)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+
+
 def _in_kernel(
     q: Tensor,
     k: Tensor,

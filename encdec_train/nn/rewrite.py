@@ -126,3 +126,20 @@ def reply(target: Units, begin: int) -> Plan:
         targets=target,
         attend=Attend(causal=True),
     )
+
+
+def begin(units: Units, first: int) -> Plan:
+    """What a decoder is given that has written nothing yet: `first` at one site of each row."""
+    sample = units.sites.sample[:, :1]
+    sites = Sites(sample=sample, place=torch.zeros_like(sample))
+    start = Units(values=torch.full_like(sample, first), sites=sites)
+    return Plan(inputs=start, sites=sites, attend=Attend(causal=True))
+
+
+def ended(units: Units, end: int) -> Units:
+    """Rows of one text each, with `end` behind it: (B,N+1) ids."""
+    old = units.sites
+    length = old.real().sum(1, keepdim=True)
+    place = torch.arange(old.n + 1, device=length.device).expand(old.rows, -1)
+    sites = Sites(sample=old.sample[:, :1].expand_as(place), place=place, valid=place <= length, max_len=old.n + 1)
+    return Units(values=F.pad(units.values, (0, 1)).scatter(1, length, end), sites=sites)

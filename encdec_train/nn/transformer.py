@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encdec_train.kernels.attention import Bias
-from encdec_train.nn.attention import attention
+from encdec_train.nn.attention import attention, attention_behind
+from encdec_train.nn.cache import Cache
 from encdec_train.nn.mlp import Activation, Mlp
 from encdec_train.nn.norm import Norm, make_norm
 from encdec_train.nn.position import LinearBias, RelativeBias, rotate, rotation
@@ -154,7 +155,11 @@ class Attention(nn.Module):
         attend: Attend | None = None,
         bias: Bias | None = None,
         last: int | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
+        """(B,n,D): of all sites, or of the last; with a cache `x` is what follows the sites that it has kept."""
+        if cache is not None:
+            return self.onward(x, query, key, prefix, memory, attend, bias, cache)
         q, k, v = self.project(x, memory, last)
         if self.base is not None:
             turned = rotation(key.place, self.size, self.base, prefix[1])
@@ -172,6 +177,35 @@ class Attention(nn.Module):
             dropout=self.dropout if self.training else 0.0,
             scale=self.scale,
         )
+        return self.out(y.transpose(1, 2).flatten(2))
+
+    def onward(
+        self,
+        x: Tensor,
+        query: Sites,
+        key: Sites,
+        prefix: tuple[int, int],
+        memory: Tensor | None,
+        attend: Attend | None,
+        bias: Bias | None,
+        cache: Cache,
+    ) -> Tensor:
+        """What follows the sites that the cache has kept; of a memory, keys and values are made once."""
+        if not self.own:
+            if self not in cache.kept:
+                _, *kept = self.project(x, memory, None)
+                cache.kept[self] = tuple(kept)
+            k, v = cache.kept[self]
+            q = self.q(x).unflatten(-1, (self.heads, self.size)).transpose(1, 2)
+            y = attention(q, k, v, query=query, key=key, attend=attend, own=False, prefix=prefix, scale=self.scale)
+            return self.out(y.transpose(1, 2).flatten(2))
+        q, k, v = self.project(x, None, None)
+        if self.base is not None:
+            turned = rotation(query.place, self.size, self.base)
+            q, k = rotate(q, turned), rotate(k, turned)
+        k, v, key = cache.grow(self, k, v, query)
+        pattern = narrow(attend, self.window)
+        y = attention_behind(q, k, v, query=query, key=key, attend=pattern, bias=bias, scale=self.scale)
         return self.out(y.transpose(1, 2).flatten(2))
 
 
@@ -240,8 +274,12 @@ class Block(nn.Module):
         memory_prefix: int = 0,
         memory_attend: Attend | None = None,
         last: int | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
-        """(B,prefix+N,D) -> the same, or (B,last,D) where only the last rows are read afterwards."""
+        """(B,prefix+N,D) -> the same, or (B,last,D) where only the last rows are read afterwards.
+
+        With a cache `x` holds only what follows the sites that it has kept.
+        """
         if self.attention is not None:
             own, norm = self.attention, self.norm
             assert norm is not None
@@ -249,7 +287,16 @@ class Block(nn.Module):
                 x,
                 norm,
                 self.gain,
-                lambda y: own(y, query=sites, key=sites, prefix=(prefix, prefix), attend=attend, bias=bias, last=last),
+                lambda y: own(
+                    y,
+                    query=sites,
+                    key=sites,
+                    prefix=(prefix, prefix),
+                    attend=attend,
+                    bias=bias,
+                    last=last,
+                    cache=cache,
+                ),
                 last,
             )
         if self.cross is not None:
@@ -266,6 +313,7 @@ class Block(nn.Module):
                     memory=memory,
                     prefix=(prefix, memory_prefix),
                     attend=memory_attend,
+                    cache=cache,
                 ),
             )
         return self.add(x, self.mlp_norm, self.mlp_gain, self.mlp)

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from encdec_train.nn.lattice import join
 from encdec_train.probes.probe import ProbeConfig
 from encdec_train.registry import probes
-from encdec_train.types import Mismatch, join_goals, shares
+from encdec_train.types import Goal, Mismatch, join_goals, shares
 
 WINDOW, DEVIATION = 11, 1.5  # of structural similarity: pixels of its Gaussian window
 K1, K2 = 0.01, 0.03
@@ -24,8 +25,14 @@ class Score(Enum):
 
     accuracy = "accuracy"  # share of ids that are scored highest
     r2 = "r2"  # share of the variance about the mean target that is explained; 0 for the mean itself
+    perplexity = "perplexity"  # exp of the mean cross entropy of ids: hidden ones, or each after those before it
+    bits_per_byte = "bits_per_byte"  # cross entropy of ids in bits, over the bytes of the text that they spell
     psnr = "psnr"  # 10 log10(peak^2 / mean squared error), in decibels
     ssim = "ssim"  # structural similarity of whole pictures with the predictions in their places
+
+
+OF_LIKELIHOOD = (Score.perplexity, Score.bits_per_byte)
+OF_IDS = (Score.accuracy, *OF_LIKELIHOOD)
 
 
 @dataclass(kw_only=True)
@@ -44,6 +51,7 @@ class HeldOut:
 
     def __init__(self, config: HeldOutConfig) -> None:
         self.config = config
+        self.lower = config.score in OF_LIKELIHOOD  # less is better
 
     @property
     def metric(self) -> str:
@@ -71,14 +79,37 @@ class HeldOut:
         for step, _ in frozen.steps(self.config.split):
             goal, prediction = objective.goal(step), objective.predict(step)[0].float()
             ids = not goal.values.is_floating_point()
-            if ids != (self.config.score is Score.accuracy):
+            if ids != (self.config.score in OF_IDS):
                 raise Mismatch(f"probe 'held_out': {self.metric} does not fit the targets of objective '{name}'")
-            predictions.append(prediction.argmax(-1) if ids else prediction)
+            predictions.append(self.reduce(prediction, goal.values) if ids else prediction)
             goals.append(goal)
-        return self.score(torch.cat(predictions), join_goals(goals))
+        every = join_goals(goals)
+        if self.config.score is Score.bits_per_byte:
+            return bits_per_byte(torch.cat(predictions), every, self.bytes(frozen, objective).to(every.values.device))
+        return self.score(torch.cat(predictions), every)
 
-    def score(self, prediction: torch.Tensor, goal: Any) -> float:
+    def reduce(self, scores: Tensor, ids: Tensor) -> Tensor:
+        """(M,) of scores (M,V): the likeliest ids, or nats that the true ones cost."""
+        if self.config.score in OF_LIKELIHOOD:
+            return F.cross_entropy(scores, ids, reduction="none")
+        return scores.argmax(-1)
+
+    def bytes(self, frozen: Any, objective: Any) -> Tensor:
+        """(V,) int64 of each id of the view that is predicted.
+
+        Raises:
+            Mismatch: it is no text.
+        """
+        words = frozen.transform.of(objective.path.view)
+        if not hasattr(words, "byte_counts"):
+            raise Mismatch(f"probe 'held_out': bits_per_byte is of text, view '{objective.path.view}' is none")
+        found: Tensor = words.byte_counts()
+        return found
+
+    def score(self, prediction: Tensor, goal: Goal) -> float:
         share = shares(goal)
+        if self.config.score is Score.perplexity:
+            return math.exp(float((prediction.double() * share).sum()))
         if self.config.score is Score.accuracy:
             return float(((prediction == goal.values) * share).sum())
         values = goal.values.double()
@@ -89,7 +120,7 @@ class HeldOut:
         return float(1 - error / ((values - mean).square() * share[:, None]).sum(0).mean())
 
 
-def restored(step: Any, objective: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def restored(step: Any, objective: Any) -> tuple[Tensor, Tensor]:
     """The values (B,N,C) of an objective's view, and the same with its predictions in their places.
 
     Raises:
@@ -108,7 +139,7 @@ def restored(step: Any, objective: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return values, flat.view_as(values)
 
 
-def restored_pictures(frozen: Any, step: Any, objective: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def restored_pictures(frozen: Any, step: Any, objective: Any) -> tuple[Tensor, Tensor]:
     """`restored` as pictures (B,C,H,W) in [0, 1].
 
     Raises:
@@ -120,7 +151,7 @@ def restored_pictures(frozen: Any, step: Any, objective: Any) -> tuple[torch.Ten
         raise Mismatch(f"probe 'held_out': ssim is of pictures, the view '{view}' holds none")
     mean, deviation = (torch.tensor(x, device=step.units(view).values.device) for x in (data.mean, data.std))
 
-    def picture(values: torch.Tensor) -> torch.Tensor:
+    def picture(values: Tensor) -> Tensor:
         side = round((values.shape[-1] / data.channels) ** 0.5)
         return (join(values, grid, (side, side)) * deviation + mean).clamp(0, 1).permute(0, 3, 1, 2)
 
@@ -128,7 +159,7 @@ def restored_pictures(frozen: Any, step: Any, objective: Any) -> tuple[torch.Ten
     return picture(true), picture(made)
 
 
-def ssim(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def ssim(x: Tensor, y: Tensor) -> Tensor:
     """(B,) structural similarity of pictures (B,C,H,W) in [0, 1], the mean over places and channels.
 
     Wang et al. 2004, "Image Quality Assessment", section III: a Gaussian window of 11 pixels, smaller only where the
@@ -142,7 +173,7 @@ def ssim(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     pictures, channels = x.shape[:2]
     x, y = (z.double().flatten(0, 1)[:, None] for z in (x, y))
 
-    def mean(z: torch.Tensor) -> torch.Tensor:
+    def mean(z: Tensor) -> Tensor:
         return F.conv2d(z, window[None, None])
 
     mean_x, mean_y = mean(x), mean(y)
@@ -150,3 +181,16 @@ def ssim(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     luminance = (2 * mean_x * mean_y + K1**2) / (mean_x**2 + mean_y**2 + K1**2)
     structure = (2 * both + K2**2) / (var_x + var_y + K2**2)
     return (luminance * structure).mean((1, 2, 3)).view(pictures, channels).mean(1)
+
+
+def bits_per_byte(nats: Tensor, goal: Goal, sizes: Tensor) -> float:
+    """What all counted ids cost, over the bytes that they add to a text; special ids cost and add nothing to it.
+
+    Args:
+        nats: (M,) of each id.
+        goal: the ids, with their weights.
+        sizes: (V,) bytes of each id.
+    """
+    share = shares(goal)
+    spelled = (sizes.index_select(0, goal.values).double() * share).sum()
+    return float((nats.double() * share).sum() / math.log(2) / spelled)

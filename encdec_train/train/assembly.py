@@ -22,7 +22,7 @@ from encdec_train.probes.probe import Measured
 from encdec_train.registry import probes as probe_registry
 from encdec_train.rng import key_of
 from encdec_train.step import Parts
-from encdec_train.train import batchwise, ranks
+from encdec_train.train import batchwise, checkpoint, ranks
 from encdec_train.train.callbacks.sinks import Sink
 from encdec_train.train.frozen import Frozen
 from encdec_train.train.recompute import recompute
@@ -52,6 +52,16 @@ def reopen(config: TrainConfig, folder: Path) -> Run:
     transform = make_transform(config)
     wiring = check(config, transform.specs())
     return assemble(config, transform, wiring, dry_run(config, wiring), open_rows(config.data), folder)
+
+
+def read_parts(config: TrainConfig, folder: Path, found: Path) -> tuple[Wiring, Transform, Parts]:
+    """The parts of a run with the weights of a checkpoint, in eval mode on the processor; no data are opened."""
+    transform = make_transform(config)
+    wiring = check(config, transform.specs())
+    transform.fit((), folder / "encoder")  # what was learned lies there
+    parts = make_parts(config, wiring)
+    checkpoint.load_parts(found, parts)
+    return wiring, transform, parts.eval()
 
 
 def assemble(
@@ -121,7 +131,7 @@ def frozen(run: Run, *, limit: int | None = None) -> Frozen:
 
 def lower_is_better(part: Any) -> bool:
     """Of a probe's configuration."""
-    return getattr(probe_registry.part(part), "lower", False)
+    return bool(getattr(probe_registry.part(part)(part), "lower", False))
 
 
 def evaluate(run: Run, only: str | None = None, eyes: Frozen | None = None) -> dict[str, Measured]:

@@ -21,7 +21,7 @@ from encdec_train.probes.probe import Measured
 from encdec_train.registry import probes as probe_registry
 from encdec_train.rng import Rng, key_of
 from encdec_train.step import Step
-from encdec_train.train import checkpoint, ranks, rundir
+from encdec_train.train import begin, checkpoint, ranks, rundir
 from encdec_train.train.assembly import Run, assemble, evaluate, lower_is_better, reopen
 from encdec_train.train.callbacks.metrics import read_metrics
 from encdec_train.train.callbacks.sinks import check_loggers, open_sinks
@@ -62,7 +62,7 @@ def train(
     transform = make_transform(config)
     wiring = check(config, transform.specs())
     dry = dry_run(config, wiring)
-    starts = initial.read(config, wiring, transform)
+    starts = begin.read(config, wiring, transform)
     check_loggers(config)
     rows = open_rows(config.data)
     folder = rundir.create(config)
@@ -74,6 +74,7 @@ def train(
             rundir.write_json(folder / "environment.json", rundir.environment())
             rundir.write_json(folder / "scales.json", list(scales))
             checkpoint.write_text(folder / "config.yaml", rundir.dump(config))  # last: with it the folder is a run
+            begin.tokenizers(config, transform, folder / "encoder")
             return _start(assemble(config, transform, wiring, dry, rows, folder), starts)
     except BaseException:
         _discard(folder)
@@ -82,7 +83,7 @@ def train(
 
 def _start(run: Run, starts: initial.Starts | None = None) -> dict[str, Any]:
     """From the first step, with published weights if an encoder asks for them."""
-    starts = initial.read(run.config, run.wiring, run.transform) if starts is None else starts
+    starts = begin.read(run.config, run.wiring, run.transform) if starts is None else starts
     initial.load(starts, run.parts)
     rundir.write_json(run.folder / "untrained.json", _values(evaluate(run)))
     return _stages(run, None)
@@ -129,7 +130,7 @@ def probe(folder: Path, config: TrainConfig | None = None) -> dict[str, Any]:
     config = config or rundir.load(rundir.require_run(folder) / "config.yaml")
     found, _ = checkpoint.newest(folder / "checkpoints")
     run = reopen(config, folder)
-    initial.load(initial.read(config, run.wiring, run.transform), run.parts)
+    initial.load(begin.read(config, run.wiring, run.transform), run.parts)
     untrained = evaluate(run)
     checkpoint.load_parts(found, run.parts)
     return _beside(config, evaluate(run), _values(untrained))

@@ -246,7 +246,9 @@ def test_broken_texts_of_a_stream(kind, layout, tmp_path):
             skipped += [s for one in make_loader(dataset, sampler, workers=workers) for s in one.skipped]
         found[world] = sorted(skipped)
     windows = draws_of(items, transform, 7).find(60 // BATCH * BATCH - 1)[0] + 1
-    assert found[1] == found[2] and len(found[1]) == 2 * windows  # each is counted once, by all processes together
+    assert found[1] == found[2]  # each is counted once, by all processes together
+    if layout == "packed":  # else one that is drawn in the place of another may be broken too
+        assert len(found[1]) == 2 * windows
     file = "train.parquet" if kind == "parquet" else "train.jsonl"
     for row in BROKEN:
         assert any(f"row {row} of {tmp_path / 'data' / file}: column 'text'" in said for said in found[1])

@@ -10,6 +10,7 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from encdec_train.data.tokenizers import (
     TokenizerKind,
+    byte_counts,
     load,
     read_vocabulary,
     save,
@@ -123,3 +124,18 @@ def test_errors_say_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ValueError, match=r"not a tokenizer\.json"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not TokenizerKind.smiles])
+def test_bytes_of_ids_are_the_bytes_of_texts(kind: TokenizerKind) -> None:
+    """Behind the first id of a text the others add the rest of it; special ids add nothing."""
+    trained = train(iter(TEXTS), kind, 400)
+    counts = byte_counts(trained, 410)
+    assert len(counts) == 410 and counts[400:] == [0] * 10
+    for text in TEXTS[:4]:
+        first, *rest = trained.encode(text, add_special_tokens=False).ids
+        if kind in (TokenizerKind.bpe, TokenizerKind.byte):
+            assert sum(counts[i] for i in (first, *rest)) == len(text.encode())
+        whole, begin = (len(trained.decode(ids).encode()) for ids in ([first, *rest], [first]))
+        assert sum(counts[i] for i in rest) == whole - begin
+    assert all(counts[i] == 0 for i in trained.get_added_tokens_decoder())

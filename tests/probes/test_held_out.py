@@ -89,3 +89,26 @@ def test_ssim_of_a_run(tmp_path):
     assert true.shape == (40, 1, 8, 8)
     expected = torch.tensor(np.array([run.rows["test"][i]["image"] for i in range(40)]) / 255)
     torch.testing.assert_close(true[:, 0].double(), expected.view(40, 8, 8), atol=1e-5, rtol=0)
+
+
+def test_perplexity_and_bits_per_byte():
+    """Of chances that are written down; the third id is special and the last one is not counted."""
+    chances = torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [0.25, 0.25, 0.5], [1.0, 0.0, 0.0]])
+    ids, weight = torch.tensor([0, 1, 2, 1]), torch.tensor([1.0, 1.0, 1.0, 0.0])
+    scores = (chances + 1e-9).log() + 3
+    eyes = frozen(
+        [scores[:1], scores[1:]], [Goal(values=ids[:1], weight=weight[:1]), Goal(values=ids[1:], weight=weight[1:])]
+    )
+    assert HeldOut(HeldOutConfig(score=Score.perplexity))(eyes) == pytest.approx(
+        (0.5 * 0.8 * 0.5) ** (-1 / 3), rel=1e-5
+    )
+    words = SimpleNamespace(byte_counts=lambda: torch.tensor([3, 2, 0]))
+    objective = eyes.parts.get("objective", "main")
+    objective.path = SimpleNamespace(view="text")
+    eyes.transform = SimpleNamespace(of=lambda view: words)
+    bits = -torch.tensor([0.5, 0.8, 0.5]).log2().sum() / (3 + 2)
+    assert HeldOut(HeldOutConfig(score=Score.bits_per_byte))(eyes) == pytest.approx(float(bits), rel=1e-5)
+    assert HeldOut(HeldOutConfig(score=Score.bits_per_byte)).lower and not HeldOut(HeldOutConfig()).lower
+    eyes.transform = SimpleNamespace(of=lambda view: None)
+    with pytest.raises(Mismatch, match="view 'text' is none"):
+        HeldOut(HeldOutConfig(score=Score.bits_per_byte))(eyes)

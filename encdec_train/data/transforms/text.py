@@ -18,7 +18,8 @@ from encdec_train.data.config import DataConfig, OnError
 from encdec_train.data.example import Example, Row
 from encdec_train.data.packing import pack, shuffled
 from encdec_train.data.sentences import Ends, sentence_of
-from encdec_train.data.tokenizers import TokenizerKind, load, read_vocabulary, save, train, vocabulary
+from encdec_train.data.template import Filled, columns, fill
+from encdec_train.data.tokenizers import TokenizerKind, byte_counts, load, read_vocabulary, save, train, vocabulary
 from encdec_train.data.tokens import Broken, Documents, TokenRows, digest, encode, texts
 from encdec_train.data.transform import Drawing, NoItems, Transform
 from encdec_train.data.written import written
@@ -45,6 +46,7 @@ class TextConfig:
     sentinels: int = 0  # tokens <extra_id_0>, ... for span corruption
     tokenizer: str | None = None  # a tokenizer.json that exists; none: train one on the training rows
     fit_rows: int = 100_000  # at most so many rows, evenly spread, teach the tokenizer
+    template: str | None = None  # a text made of columns of the row, `translate to German: {en}`; none: data.column
     layout: Layout = Layout.packed
     length: int = 128  # tokens of a row
     max_document: int | None = None  # tokens of one document, special ones included; none: `length`
@@ -73,6 +75,8 @@ class TextConfig:
             raise Mismatch(
                 f"transform 'text'.max_document: {self.document} is not between {least} and length={self.length}"
             )
+        if self.template is not None and not columns(self.template):
+            raise Mismatch(f"transform 'text'.template: '{self.template}' names no column in braces")
         if self.sentinels < 0:
             raise Mismatch(f"transform 'text'.sentinels: {self.sentinels} is below 0")
         if self.min_document < 1:
@@ -183,7 +187,7 @@ class Text(Transform):
             rows = rows.few(self.config.fit_rows)
         every = -(-len(rows) // self.config.fit_rows)
         seen = 0
-        for batch in texts(rows, content_column(rows, self.data.column, ("text",)), self._broken()):
+        for batch in texts(*self.content(rows), self._broken()):
             yield from batch[-seen % every :: every]
             seen += len(batch)
 
@@ -191,9 +195,15 @@ class Text(Transform):
         """What takes the rows whose texts cannot be encoded; none where they are errors."""
         return {} if self.data.on_error is OnError["skip"] else None
 
+    def content(self, rows: Any) -> tuple[Any, str]:
+        """The rows with their texts, and the column that holds these."""
+        if self.config.template is not None:
+            return Filled(rows, self.config.template), "text"
+        return rows, content_column(rows, self.data.column, ("text",))
+
     def documents(self, rows: Any) -> Documents:
         """The rows, encoded; the last few are kept in memory, and all in `cache` if there is one."""
-        column = content_column(rows, self.data.column, ("text",))
+        rows, column = self.content(rows)
         broken = self._broken()
         key = digest(rows, column, self.tokenizer, broken)
         found = self._documents.pop(key, None)
@@ -337,6 +347,40 @@ class Text(Transform):
             max_len=self.config.document,
         )
 
+    def prompt(self, text: str, *, ended: bool) -> torch.Tensor:
+        """(n,) int64: a text of the user's as a row has it, in a template of one column; special tokens are read.
+
+        Args:
+            text: what is given.
+            ended: it is all that there is; else what follows is still to be written.
+
+        Raises:
+            Mismatch: it is longer than a row.
+        """
+        config, known = self.config, self.vocabulary
+        names = [] if config.template is None else columns(config.template)
+        if config.template is not None and len(names) == 1:
+            text = fill(config.template, {names[0]: text})
+        self.tokenizer.encode_special_tokens = False
+        body = self.tokenizer.encode(text, add_special_tokens=False).ids
+        self.tokenizer.encode_special_tokens = True
+        room = config.document - config.extra
+        if len(body) > room:
+            raise Mismatch(f"'{text[:20]}...' has {len(body)} tokens, a row has room for {room}")
+        return torch.tensor([known.bos] * config.bos + body + [known.eos] * (config.eos and ended), dtype=torch.int64)
+
+    def start(self) -> torch.Tensor:
+        """(0 or 1,) int64: the id that a row begins with."""
+        return torch.tensor([self.vocabulary.bos] * self.config.bos, dtype=torch.int64)
+
+    def text(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """What ids say; without the special ones, unless they are asked for."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=not special)
+
+    def byte_counts(self) -> torch.Tensor:
+        """(V,) int64: bytes that each id adds to a text."""
+        return torch.tensor(byte_counts(self.tokenizer, self.vocabulary.size))
+
     def _document(self, tokens: np.ndarray) -> torch.Tensor:
         """(n,) int64: the piece between its special tokens; nothing at all is one padding token."""
         known = self.vocabulary
@@ -367,6 +411,7 @@ class Text(Transform):
             "length": config.length,
             "bos": config.bos,
             "eos": config.eos,
+            **({} if config.template is None else {"template": config.template}),
             "vocabulary": vars(self.vocabulary),
             "tokenizer": "tokenizer.json",
         }

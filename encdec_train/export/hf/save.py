@@ -18,7 +18,7 @@ from encdec_train.data.transforms.image import ImageTransform, picture, unpack
 from encdec_train.data.transforms.text import Text
 from encdec_train.export.held import Held
 from encdec_train.export.hf.families import Family, holding
-from encdec_train.export.library import need
+from encdec_train.library import need
 from encdec_train.nn.lattice import rows
 from encdec_train.rng import Rng
 from encdec_train.step import Parts, Step

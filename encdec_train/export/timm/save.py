@@ -14,8 +14,8 @@ from encdec_train.data.transforms.image import ImageTransform
 from encdec_train.encoders.resnet import ResidualBlock, ResNetConfig, Stem
 from encdec_train.export.held import Held
 from encdec_train.export.hf.save import compare_states, sample
-from encdec_train.export.library import need
 from encdec_train.export.timm.resnet import to_timm
+from encdec_train.library import need
 from encdec_train.step import Parts
 from encdec_train.types import Mismatch
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from encdec_train.config import Logger, TrainConfig
-from encdec_train.export.library import need
+from encdec_train.library import need
 from encdec_train.train.callbacks.tensorboard import TensorBoardSink
 from encdec_train.train.callbacks.wandb import WandbSink
 

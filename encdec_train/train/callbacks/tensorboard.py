@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from encdec_train.export.library import need
+from encdec_train.library import need
 
 
 class TensorBoardSink:

@@ -258,3 +258,37 @@ def test_wrong_input(tmp_path: Path) -> None:
     text = Text(TextConfig(vocabulary=300), DataConfig(column="body"))
     with pytest.raises(ValueError, match="there is no column 'body'"):
         text.fit(DATA, tmp_path / "other")
+
+
+def test_a_template_is_filled_with_columns(tmp_path: Path) -> None:
+    """As if the data had held the whole text; a prompt of a user's is put there too."""
+    rows = datasets.Dataset.from_dict({"de": ["alpha beta", "gamma"], "en": ["zeta", "eta theta"]})
+    whole = datasets.Dataset.from_dict({"text": ["say zeta as alpha beta", "say eta theta as gamma"]})
+    made = [
+        Text(TextConfig(vocabulary=300, template=t, min_document=1), DataConfig()) for t in ("say {en} as {de}", None)
+    ]
+    found = []
+    for text, data in zip(made, (rows, whole), strict=True):
+        text.fit(data, tmp_path / str(text.config.template is None))
+        items = text.items(data, clean=True)
+        found.append([text(items[i], i, Rng(0), clean=True)["text"].values.tolist() for i in range(2)])
+    assert found[0] == found[1]
+    assert made[0].prompt("say zeta as alpha beta", ended=True).tolist() == found[0][0]  # two columns: as it is
+    one = Text(TextConfig(vocabulary=300, template="say {en} as alpha beta"), DataConfig())
+    one.fit((), tmp_path / "True")
+    assert one.prompt("zeta", ended=True).tolist() == found[0][0]
+    assert one.prompt("zeta", ended=False).tolist() == found[0][0][:-1]
+    with pytest.raises(ValueError, match=r"there is no column 'fr'.*the data have de, en"):
+        Text(TextConfig(vocabulary=300, template="{fr}"), DataConfig()).fit(rows, tmp_path / "none")
+    with pytest.raises(Mismatch, match="names no column in braces"):
+        Text(TextConfig(template="no braces"), DataConfig()).specs()
+
+
+def test_a_prompt_may_hold_special_tokens(tmp_path: Path) -> None:
+    text = fitted(tmp_path)
+    known = text.vocabulary
+    ids = text.prompt("alpha [MASK] beta", ended=True).tolist()
+    assert ids[0] == known.bos and ids[2] == known.mask and ids[-1] == known.eos and len(ids) == 5
+    assert text.text(ids) == "alpha beta" and text.start().tolist() == [known.bos]
+    held = datasets.Dataset.from_dict({"text": ["alpha [MASK] beta"]})
+    assert known.mask not in text.documents(held).tokens.tolist()

@@ -1,4 +1,4 @@
-"""The optional libraries that models are handed to, each imported where it is used."""
+"""The optional libraries, each imported where it is used."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Writing sequences of ids with parts that score the next one."""
