@@ -143,14 +143,23 @@ class Rewriting:
 
 
 def pick(
-    ids: Tensor, sample: Tensor, place: Tensor, may: Tensor, rng: Rng, tag: str, how: Rewriting, capacity: int
+    ids: Tensor,
+    sample: Tensor,
+    place: Tensor,
+    unit: Tensor,
+    may: Tensor,
+    rng: Rng,
+    tag: str,
+    how: Rewriting,
+    capacity: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Draw ids by themselves, list the first `capacity` of the batch and rewrite these.
+    """Draw units of ids by themselves, list the first `capacity` of the batch and rewrite these.
 
     Args:
         ids: (B,N) int64.
         sample: (B,N) int64, with `place` the key of a site.
         place: (B,N) int64.
+        unit: (B,N) int64: ids of a sample with the same number are drawn together or not at all; `place`: each alone.
         may: (B,N) bool: sites that may be drawn.
         rng: of the step.
         tag: names the draw.
@@ -161,16 +170,16 @@ def pick(
         ids (B,N); mask (B,N) bool, the drawn sites that found room; where (M,) int64 into the flat B*N, zero where
         unused; weight (M,) float, zero where unused.
     """
-    if choose("masking.pick", ids.device, dtype=_common([ids, sample, place])) == "triton":
+    if choose("masking.pick", ids.device, dtype=_common([ids, sample, place, unit])) == "triton":
         step, key = rng.origin(tag, ids.device)
         tags = [key, rng.origin(f"{tag}.kind", ids.device)[1], rng.origin(f"{tag}.other", ids.device)[1]]
         limits = [share(how.ratio), share(how.hide), share(how.hide + how.random)]
         words = [how.mask, how.first, how.size - how.first]
         found: tuple[Tensor, Tensor, Tensor, Tensor] = _pick(
-            ids, sample, place, may, step, tags, limits, words, capacity
+            ids, sample, place, unit, may, step, tags, limits, words, capacity
         )
         return found
-    drawn = rng.uniform(tag, sample, place) < how.ratio  # (B,N)
+    drawn = rng.uniform(tag, sample, unit) < how.ratio  # (B,N)
     mask, where, weight = fill(drawn & may, capacity)
     new = rewritten(ids, sample, place, rng, tag, how)
     return torch.where(mask, new, ids), mask, where, weight
@@ -317,6 +326,7 @@ def _pick_run(
     ids: Tensor,
     sample: Tensor,
     place: Tensor,
+    unit: Tensor,
     may: Tensor,
     step: Tensor,
     tags: list[int],
@@ -325,14 +335,14 @@ def _pick_run(
     capacity: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     to, size = _kernels(), ids.numel()
-    ids, sample, place, may = (x.contiguous() for x in (ids, sample, place, may))
+    ids, sample, place, unit, may = (x.contiguous() for x in (ids, sample, place, unit, may))
     grid = (_tiles(size, to.PICK),)
     counts = ids.new_empty(grid)
-    to.count_kernel[grid](sample, place, may, step, counts, tags[0], size, limits[0], to.PICK)
+    to.count_kernel[grid](sample, unit, may, step, counts, tags[0], size, limits[0], to.PICK)
     before = counts.cumsum(0) - counts
     out, mask = torch.empty_like(ids), torch.empty_like(may)
     where, weight = ids.new_zeros(capacity), ids.new_zeros(capacity, dtype=torch.float32)
-    inputs, outputs = (ids, sample, place, may, step, before), (out, mask, where, weight)
+    inputs, outputs = (ids, sample, place, unit, may, step, before), (out, mask, where, weight)
     to.pick_kernel[grid](*inputs, *outputs, *tags, size, capacity, *limits, *words, to.PICK)
     return outputs
 
@@ -417,10 +427,10 @@ _keep = define(
     ),
 )
 _pick = define(
-    "mask_pick(Tensor ids, Tensor sample, Tensor place, Tensor may, Tensor step, int[] tags, int[] limits,"
+    "mask_pick(Tensor ids, Tensor sample, Tensor place, Tensor unit, Tensor may, Tensor step, int[] tags, int[] limits,"
     " int[] words, SymInt capacity) -> (Tensor, Tensor, Tensor, Tensor)",
     _pick_run,
-    lambda ids, sample, place, may, step, tags, limits, words, capacity: (
+    lambda ids, sample, place, unit, may, step, tags, limits, words, capacity: (
         ids.new_empty(ids.shape),
         may.new_empty(may.shape),
         ids.new_empty(capacity),

@@ -181,17 +181,17 @@ def keep_kernel(
 
 
 @triton.jit
-def picked(sample, place, may, start, at, real, limit):
+def picked(sample, unit, may, start, at, real, limit):
     """Which sites are drawn."""
-    bits = fold(fold(start, tl.load(sample + at, mask=real, other=0)), tl.load(place + at, mask=real, other=0))
+    bits = fold(fold(start, tl.load(sample + at, mask=real, other=0)), tl.load(unit + at, mask=real, other=0))
     return real & (chance(bits) < limit) & (tl.load(may + at, mask=real, other=0) != 0)
 
 
 @triton.jit(do_not_specialize=["tag"])
-def count_kernel(sample, place, may, step, counts, tag, size, limit, BLOCK: tl.constexpr):
+def count_kernel(sample, unit, may, step, counts, tag, size, limit, BLOCK: tl.constexpr):
     """How many sites of each block are drawn."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    found = picked(sample, place, may, begin(step, tag), at, at < size, limit)
+    found = picked(sample, unit, may, begin(step, tag), at, at < size, limit)
     tl.store(counts + tl.program_id(0), tl.sum(found.to(tl.int64), 0))
 
 
@@ -200,6 +200,7 @@ def pick_kernel(
     ids,
     sample,
     place,
+    unit,
     may,
     step,
     before,
@@ -223,7 +224,7 @@ def pick_kernel(
     """Drawn sites that find room are rewritten and listed. `before` counts the drawn ones of earlier blocks."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     real = at < size
-    found = picked(sample, place, may, begin(step, tag), at, real, limit)
+    found = picked(sample, unit, may, begin(step, tag), at, real, limit)
     slot = tl.load(before + tl.program_id(0)) + tl.cumsum(found.to(tl.int64), 0) - 1
     found = found & (slot < capacity)
     samples, places = tl.load(sample + at, mask=real, other=0), tl.load(place + at, mask=real, other=0)
@@ -344,10 +345,11 @@ def jobs(arch: int) -> list[Job]:
     for n in (16, 256, WHOLE):
         block, warps = keep_options(n)
         job(f"keep {n}", keep_kernel, keys | out | counts | strides, {"BLOCK": block, "OTHERS": OTHERS}, warps)
-    count = keys | {"may": "*i1", "counts": "*i64", "size": "i32", "limit": "i32"}
+    drawn = {"sample": "*i64", "unit": "*i64", "step": "*i64", "tag": "i64"}
+    count = drawn | {"may": "*i1", "counts": "*i64", "size": "i32", "limit": "i32"}
     job("count", count_kernel, count, {"BLOCK": PICK})
     numbers = ("size", "capacity", "limit", "hide_limit", "other_limit", "hidden_id", "first_id", "ordinary")
-    pick = keys | dict.fromkeys(("ids", "before", "out", "where"), "*i64") | {"may": "*i1", "mask": "*i1"}
+    pick = keys | dict.fromkeys(("unit", "ids", "before", "out", "where"), "*i64") | {"may": "*i1", "mask": "*i1"}
     pick |= {"weight": "*fp32", "kind_tag": "i64", "other_tag": "i64"} | dict.fromkeys(numbers, "i32")
     job("pick", pick_kernel, pick, {"BLOCK": PICK})
     negatives = keys | dict.fromkeys(("order", "first", "rank", "others", "out"), "*i64")

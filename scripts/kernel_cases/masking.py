@@ -46,7 +46,7 @@ def _keep(sample: Tensor, place: Tensor) -> Inputs:
 
 def _pick(sample: Tensor, place: Tensor) -> Inputs:
     room = sample.numel() // 5 + 1
-    return masking.pick(place + 1000, sample, place, place % 9 > 0, _rng(sample.device), "a", WORDS, room)
+    return masking.pick(place + 1000, sample, place, place // 3, place % 9 > 0, _rng(sample.device), "a", WORDS, room)
 
 
 def _negatives(sample: Tensor, place: Tensor) -> Inputs:
@@ -137,7 +137,7 @@ def _words(rows: int, n: int, device: torch.device) -> dict[str, Callable[[], ob
     collator, here = DataCollatorForLanguageModeling(tokenizer), ids.cpu()
     special = torch.zeros_like(here, dtype=torch.bool)
     return {
-        "ours": lambda: masking.pick(ids, sample, place, may, rng, "a", WORDS, room),
+        "ours": lambda: masking.pick(ids, sample, place, place, may, rng, "a", WORDS, room),
         "transformers": lambda: collator.torch_mask_tokens(here.clone(), special),
     }
 

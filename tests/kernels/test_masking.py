@@ -81,10 +81,22 @@ def test_keep(rows, n, share):
 def test_pick(rows, n, room):
     sample, place = keys(rows, n)
     ids, may, capacity = place + 7, place % 5 != 0, max(1, int(rows * n * room))
-    found, mask, where, weight = twice(lambda: masking.pick(ids, sample, place, may, rng(), "a", HOW, capacity))
+    found, mask, where, weight = twice(lambda: masking.pick(ids, sample, place, place, may, rng(), "a", HOW, capacity))
     assert torch.equal(mask.flatten().nonzero()[:, 0], where[weight > 0])
     assert not (mask & ~may).any()
     assert torch.equal(found[~mask], ids[~mask])
+
+
+@pytest.mark.parametrize(("rows", "n"), SIZES)
+def test_units_are_picked_whole(rows, n):
+    sample, place = keys(rows, n)
+    may, unit = place % 5 != 0, place - place % 3
+    _, mask, _, _ = twice(lambda: masking.pick(place, sample, place, unit, may, rng(), "a", HOW, rows * n))
+    for start in range(0, n, 3):
+        these = slice(start, start + 3)
+        assert torch.equal(mask[:, these].any(1)[:, None] & may[:, these], mask[:, these])
+    alone = masking.pick(place[:1], sample[-1:], place[:1], unit[:1], may[:1], rng(), "a", HOW, n)[1]
+    assert torch.equal(alone[0], mask[-1])
 
 
 @pytest.mark.parametrize("value", [0.15, 0.3, 1.0, 0.0, 2.0**-24, 0.1, 1 - 2.0**-24])
@@ -164,7 +176,7 @@ def test_masks_are_those_that_were_stored(backend):
         found = {
             "bits": digest(rng().bits("golden", sample, place)),
             "keep": digest(*masking.keep(sample, place, rng(), "golden", 49, 147)),
-            "pick": digest(*masking.pick(place + 5, sample, place, place > 0, rng(), "golden", HOW, 120)),
+            "pick": digest(*masking.pick(place + 5, sample, place, place, place > 0, rng(), "golden", HOW, 120)),
             "negatives": digest(
                 masking.negatives(bits // 300, bits % 7 > 0, 10, rng(), "golden", bits, bits + 1),
             ),
@@ -188,7 +200,7 @@ def test_operations_of_torch():
         (ops.mask_rank.default, (sample,)),
         (ops.mask_places.default, (place > 3, 4)),
         (ops.mask_keep.default, (sample, place, step, 5, 3, 4)),
-        (ops.mask_pick.default, (sample, sample, place, place > 3, step, [1, 2, 3], [9, 9, 9], [1, 2, 3], 4)),
+        (ops.mask_pick.default, (sample, sample, place, place, place > 3, step, [1, 2, 3], [9, 9, 9], [1, 2, 3], 4)),
         (ops.mask_negatives.default, (row, row, row, row, row > 2, row, row, step, 5, 3)),
     ]
     shapes = (2, 5, 3), (3,), (2, 4, 3), (4, 2, 3)
