@@ -25,6 +25,7 @@ from encdec_train.rng import Rng, fold_keys
 
 LONGEST = 8192  # of a row that is ranked by comparing all pairs; a longer one is sorted
 WHOLE = 1024  # of a row that one program ranks and splits
+LAST = (1 << 63) - 1
 
 
 def _int64(*, dtype: torch.dtype = torch.int64, dims: int = 0, **_: object) -> str | None:
@@ -49,7 +50,7 @@ def _fuse(**_: object) -> str | None:
     return "torch.compile fuses it" if torch.compiler.is_compiling() else None
 
 
-for _name, _prefers in (("bits", _fuse), ("rank", _sort), ("keep", _compose)):
+for _name, _prefers in (("bits", _fuse), ("rank", _sort), ("keep", _compose), ("choose", _compose)):
     register(Operation(name=f"masking.{_name}", refuses=_int64, prefers=_prefers))
 for _name in ("places", "pick", "negatives"):
     register(Operation(name=f"masking.{_name}", refuses=_int64))
@@ -123,6 +124,40 @@ def keep(sample: Tensor, place: Tensor, rng: Rng, tag: str, kept: int, predicted
     order = rank(rng.bits(tag, sample, place))
     lost = order >= n - predicted
     return places(order < kept, kept), places(lost, predicted), lost
+
+
+def choose_sites(
+    score: Tensor, sample: Tensor, place: Tensor, rng: Rng, tag: str, capacity: int, *, at_random: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Choose sites of each row, the higher scores first; none of score 0.
+
+    Args:
+        score: (B,N) bool, or uint8 of 0 to 2.
+        sample: (B,N) int64, with `place` the key of a site.
+        place: (B,N) int64.
+        rng: of the step.
+        tag: names the draw.
+        capacity: K, how many of a row at most.
+        at_random: sites of one score are drawn; else all but the zeros count alike, and the first ones are taken.
+
+    Returns:
+        (B*K,) int64 into the flat B*N, by row the chosen ones in their order, then others; (B,N) bool, the chosen ones;
+        (B*K,) float, 0 for the others.
+    """
+    n = score.shape[1]
+    if choose("masking.choose", score.device, n=n, dtype=_common([sample, place])) == "triton":
+        step, key = rng.origin(tag, score.device)
+        found: tuple[Tensor, Tensor, Tensor] = _choose(score, sample, place, step, key, capacity, at_random)
+        return found
+    mask = score > 0
+    if at_random:
+        lots = (rng.bits(tag, sample, place) >> 2) & (LAST >> 2)
+        mask = mask & lowest(((2 - score.long()) << 61) + lots, capacity)
+    else:
+        mask = mask & (mask.long().cumsum(1) <= capacity)
+    index = places(mask, capacity)
+    rows = torch.arange(len(score), device=score.device)[:, None]
+    return (rows * n + index).flatten(), mask, mask.gather(1, index).flatten().float()
 
 
 def share(value: float) -> int:
@@ -322,6 +357,20 @@ def _keep_run(
     return keep, lost, mask
 
 
+def _choose_run(
+    score: Tensor, sample: Tensor, place: Tensor, step: Tensor, tag: int, capacity: int, at_random: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    to, (rows, n), score = _kernels(), score.shape, score.contiguous()
+    where, mask = sample.new_empty(rows * capacity), score.new_empty(rows, n, dtype=torch.bool)
+    weight = torch.empty(rows * capacity, dtype=torch.float32, device=score.device)
+    strides, (block, warps) = (*sample.stride(), *place.stride()), to.keep_options(n)
+    inputs, outputs = (score.view(torch.uint8), sample, place, step), (where, mask, weight)
+    to.choose_kernel[(rows,)](
+        *inputs, *outputs, tag, n, capacity, *strides, RANDOM=at_random, BLOCK=block, OTHERS=to.OTHERS, num_warps=warps
+    )
+    return outputs
+
+
 def _pick_run(
     ids: Tensor,
     sample: Tensor,
@@ -424,6 +473,16 @@ _keep = define(
         sample.new_empty(len(sample), kept),
         sample.new_empty(len(sample), predicted),
         sample.new_empty(sample.shape, dtype=torch.bool),
+    ),
+)
+_choose = define(
+    "mask_choose(Tensor score, Tensor sample, Tensor place, Tensor step, int tag, SymInt capacity, bool at_random)"
+    " -> (Tensor, Tensor, Tensor)",
+    _choose_run,
+    lambda score, sample, place, step, tag, capacity, at_random: (
+        sample.new_empty(len(score) * capacity),
+        score.new_empty(score.shape, dtype=torch.bool),
+        sample.new_empty(len(score) * capacity, dtype=torch.float32),
     ),
 )
 _pick = define(

@@ -180,6 +180,61 @@ def keep_kernel(
     tl.store(mask + row * n + here, is_lost, mask=real)
 
 
+@triton.jit(do_not_specialize=["tag"])
+def choose_kernel(
+    score,
+    sample,
+    place,
+    step,
+    where,
+    mask,
+    weight,
+    tag,
+    n,
+    capacity,
+    sample_row,
+    sample_column,
+    place_row,
+    place_column,
+    RANDOM: tl.constexpr,
+    BLOCK: tl.constexpr,
+    OTHERS: tl.constexpr,
+):
+    """At most `capacity` sites of a row, the higher scores first, none of score 0. One program for a row."""
+    row = tl.program_id(0).to(tl.int64)
+    here = tl.arange(0, BLOCK)
+    real = here < n
+    high = tl.load(score + row * n + here, mask=real, other=0).to(tl.int64)
+    chosen = real & (high > 0)
+    if RANDOM:
+        start = begin(step, tag)
+        samples, places = sample + row * sample_row, place + row * place_row
+        mine = lot(start, high, samples + here * sample_column, places + here * place_column, real)
+        rank = tl.zeros([BLOCK], tl.int32)
+        for first in range(0, n, OTHERS):
+            at = first + tl.arange(0, OTHERS)
+            there = at < n
+            other = tl.load(score + row * n + at, mask=there, other=0).to(tl.int64)
+            key = lot(start, other, samples + at * sample_column, places + at * place_column, there)
+            rank += lower(tl.where(there, key, LAST), at, mine, here)
+        chosen = chosen & (rank < capacity)
+    else:
+        chosen = chosen & (tl.cumsum(chosen.to(tl.int32), 0) <= capacity)
+    upto = tl.cumsum(chosen.to(tl.int32), 0)
+    slot = tl.where(chosen, upto - 1, tl.sum(chosen.to(tl.int32), 0) + here - upto)
+    out = row * capacity + slot
+    tl.store(where + out, row * n + here, mask=real & (slot < capacity))
+    tl.store(weight + out, chosen.to(tl.float32), mask=real & (slot < capacity))
+    tl.store(mask + row * n + here, chosen, mask=real)
+
+
+@triton.jit
+def lot(start, score, sample, place, real):
+    """What sites are ranked by: higher scores first, then at random."""
+    key = fold(fold(start, tl.load(sample, mask=real, other=0)), tl.load(place, mask=real, other=0))
+    return ((2 - score) << 61) + ((key >> 2) & (LAST >> 2))
+
+
 @triton.jit
 def picked(sample, unit, may, start, at, real, limit):
     """Which sites are drawn."""
@@ -345,6 +400,12 @@ def jobs(arch: int) -> list[Job]:
     for n in (16, 256, WHOLE):
         block, warps = keep_options(n)
         job(f"keep {n}", keep_kernel, keys | out | counts | strides, {"BLOCK": block, "OTHERS": OTHERS}, warps)
+    names = {"score": "*u8", "where": "*i64", "mask": "*i1", "weight": "*fp32", "n": "i32", "capacity": "i32"}
+    for n in (256, WHOLE):
+        for random in (False, True):
+            block, warps = keep_options(n)
+            constants = {"RANDOM": random, "BLOCK": block, "OTHERS": OTHERS}
+            job(f"choose {n} random={random}", choose_kernel, keys | names | strides, constants, warps)
     drawn = {"sample": "*i64", "unit": "*i64", "step": "*i64", "tag": "i64"}
     count = drawn | {"may": "*i1", "counts": "*i64", "size": "i32", "limit": "i32"}
     job("count", count_kernel, count, {"BLOCK": PICK})
