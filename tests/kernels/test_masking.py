@@ -1,6 +1,7 @@
 """Masking kernels against their twins, bit for bit, and both against what was stored."""
 
 import hashlib
+from functools import partial
 
 import pytest
 import torch
@@ -74,6 +75,34 @@ def test_keep(rows, n, share):
     assert torch.equal(keep, order[:, :kept].sort(1).values)
     assert torch.equal(lost, order[:, n - predicted :].sort(1).values)
     assert mask.sum(1).tolist() == [predicted] * rows
+
+
+@pytest.mark.parametrize(("rows", "n"), SIZES)
+@pytest.mark.parametrize("at_random", [False, True])
+def test_choose_sites(rows, n, at_random):
+    sample, place = keys(rows, n)
+    score = (place * 5 % 3).to(torch.uint8) * (sample != 2)  # nothing of the third row can be chosen
+    score = score if at_random else score > 0
+    for capacity in {1, max(1, n // 2), n}:
+        make = partial(masking.choose_sites, score, sample, place, rng(), "a", capacity, at_random=at_random)
+        where, mask, weight = twice(make)
+        where, weight = where.view(rows, capacity) - torch.arange(rows)[:, None] * n, weight.view(rows, capacity)
+        for row in range(rows):
+            able = (score[row] > 0).nonzero()[:, 0]
+            count = min(capacity, len(able))
+            chosen = where[row, :count]
+            assert chosen.tolist() == mask[row].nonzero()[:, 0].tolist()
+            assert weight[row].tolist() == [1.0] * count + [0.0] * (capacity - count)
+            assert sorted(where[row].tolist()) == sorted(set(where[row].tolist()))
+            highest = score[row].long().sort(descending=True).values[:count] if at_random else score[row][able][:count]
+            assert score[row][chosen].long().sum() == highest.sum()
+        assert capacity < n or torch.equal(mask, score > 0)
+
+
+def test_sites_of_one_score_are_chosen_equally_often():
+    sample, place = keys(4000, 6)
+    mask = masking.choose_sites(place > 0, sample, place, rng(), "a", 2, at_random=True)[1]
+    assert not mask[:, 0].any() and (mask[:, 1:].float().mean(0) - 0.4).abs().max() < 0.03
 
 
 @pytest.mark.parametrize(("rows", "n"), [*SIZES, (9, 130)])
@@ -162,6 +191,7 @@ def digest(*tensors):
 
 GOLDEN = {
     "bits": "87eccc674e6a5c3d",
+    "choose": "50c834cf7e7a5eae",
     "keep": "2b39740a779f8e45",
     "negatives": "bc37e6ea6498c671",
     "pick": "fe9b9d93959fdc65",
@@ -176,6 +206,9 @@ def test_masks_are_those_that_were_stored(backend):
         found = {
             "bits": digest(rng().bits("golden", sample, place)),
             "keep": digest(*masking.keep(sample, place, rng(), "golden", 49, 147)),
+            "choose": digest(
+                *masking.choose_sites(place > 9, sample, place, rng(), "golden", 49, at_random=True),
+            ),
             "pick": digest(*masking.pick(place + 5, sample, place, place, place > 0, rng(), "golden", HOW, 120)),
             "negatives": digest(
                 masking.negatives(bits // 300, bits % 7 > 0, 10, rng(), "golden", bits, bits + 1),
@@ -200,6 +233,7 @@ def test_operations_of_torch():
         (ops.mask_rank.default, (sample,)),
         (ops.mask_places.default, (place > 3, 4)),
         (ops.mask_keep.default, (sample, place, step, 5, 3, 4)),
+        (ops.mask_choose.default, (place > 2, sample, place, step, 5, 3, True)),
         (ops.mask_pick.default, (sample, sample, place, place, place > 3, step, [1, 2, 3], [9, 9, 9], [1, 2, 3], 4)),
         (ops.mask_negatives.default, (row, row, row, row, row > 2, row, row, step, 5, 3)),
     ]
