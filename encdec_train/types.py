@@ -85,6 +85,13 @@ class Units:
     values: Tensor  # (B,N,C) float, or (B,N) int64 ids: the dtype says which
     sites: Sites
     crops: int = 1
+    kept: Tensor | None = None  # (B,K,C) values at a plan's `keep`, where they were taken along with the draw
+
+    def at(self, keep: Tensor | None) -> Tensor:
+        """(B,K or N,...): the values at `keep` (B,K), or all."""
+        if keep is None:
+            return self.values
+        return gather_rows(self.values, keep) if self.kept is None else self.kept
 
 
 Batch = dict[str, Units]  # view name -> units: {"image"}, {"image", "text"}, {"source", "target"}

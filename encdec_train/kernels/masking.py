@@ -5,8 +5,8 @@ integer work here; `restore` alone moves vectors. Each function is a Triton kern
 are fixed, so nothing waits for the device. Under torch.compile the hash and `restore` stay torch, which fuses them with
 what is around them.
 
-The gather of the kept sites' values is torch's everywhere: it reads and writes them once, and torch.compile fuses it
-with the cast and the layer behind it. Spans, blocks and tubes are these functions put together.
+`keep_values` takes the kept sites' values along with the draw; under torch.compile that gather is torch's, which fuses
+it with the cast and the layer behind it. Spans are in `spans`, rectangles in `blocks`; tubes are blocks of `keep`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from encdec_train.kernels.backend import Operation, below_autograd, choose, define, register
 from encdec_train.rng import Rng, fold_keys
+from encdec_train.types import gather_rows
 
 LONGEST = 8192  # of a row that is ranked by comparing all pairs; a longer one is sorted
 WHOLE = 1024  # of a row that one program ranks and splits
@@ -55,6 +56,7 @@ for _name, _prefers in (("bits", _fuse), ("rank", _sort), ("keep", _compose), ("
 for _name in ("places", "pick", "negatives"):
     register(Operation(name=f"masking.{_name}", refuses=_int64))
 register(Operation(name="masking.restore", refuses=_narrow, prefers=_fuse))
+register(Operation(name="masking.keep_values", refuses=_int64, prefers=lambda n, **_: _compose(n=n) or _fuse()))
 
 
 def bits(step: Tensor, tag: int, keys: Sequence[Tensor | int]) -> Tensor:
@@ -124,6 +126,20 @@ def keep(sample: Tensor, place: Tensor, rng: Rng, tag: str, kept: int, predicted
     order = rank(rng.bits(tag, sample, place))
     lost = order >= n - predicted
     return places(order < kept, kept), places(lost, predicted), lost
+
+
+def keep_values(
+    values: Tensor, sample: Tensor, place: Tensor, rng: Rng, tag: str, kept: int, predicted: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`keep`, and with it the values of the kept sites: (B,N,C) -> (B,K,C)."""
+    n = sample.shape[1]
+    if choose("masking.keep_values", values.device, n=n, dtype=_common([sample, place])) == "triton":
+        step, key = rng.origin(tag, sample.device)
+        kept_sites, lost, mask, taken = _keep_values(values.detach(), sample, place, step, key, kept, predicted)
+        taken = _Taken.apply(values, kept_sites, taken) if values.requires_grad else taken
+        return kept_sites, lost, mask, taken
+    kept_sites, lost, mask = keep(sample, place, rng, tag, kept, predicted)
+    return kept_sites, lost, mask, gather_rows(values, kept_sites)
 
 
 def choose_sites(
@@ -357,6 +373,40 @@ def _keep_run(
     return keep, lost, mask
 
 
+def _keep_values_run(
+    values: Tensor, sample: Tensor, place: Tensor, step: Tensor, tag: int, kept: int, predicted: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    to, (rows, n, width), values = _kernels(), values.shape, values.contiguous()
+    keep, lost = (sample.new_empty(rows, count) for count in (kept, predicted))
+    mask, taken = sample.new_empty(rows, n, dtype=torch.bool), values.new_empty(rows, kept, width)
+    sizes, (block, warps) = (n, kept, predicted, width, *sample.stride(), *place.stride()), to.keep_options(n)
+    to.keep_values_kernel[(rows,)](
+        *(values, sample, place, step, keep, lost, mask, taken, tag, *sizes),
+        BLOCK=block,
+        OTHERS=to.OTHERS,
+        KEPT=to.KEPT,
+        COLUMNS=to.columns(width),
+        num_warps=warps,
+    )
+    return keep, lost, mask, taken
+
+
+class _Taken(torch.autograd.Function):
+    """Values that were taken from others already."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, keep: Tensor, taken: Tensor) -> Tensor:
+        ctx.save_for_backward(keep)
+        ctx.shape = values.shape
+        return taken.view_as(taken)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        """No site is kept twice, so that nothing is summed and the order of writing does not matter."""
+        (keep,) = ctx.saved_tensors
+        return gradient.new_zeros(ctx.shape).scatter(1, keep[:, :, None].expand_as(gradient), gradient), None, None
+
+
 def _choose_run(
     score: Tensor, sample: Tensor, place: Tensor, step: Tensor, tag: int, capacity: int, at_random: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -473,6 +523,17 @@ _keep = define(
         sample.new_empty(len(sample), kept),
         sample.new_empty(len(sample), predicted),
         sample.new_empty(sample.shape, dtype=torch.bool),
+    ),
+)
+_keep_values = define(
+    "mask_keep_values(Tensor values, Tensor sample, Tensor place, Tensor step, int tag, SymInt kept, SymInt predicted)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    _keep_values_run,
+    lambda values, sample, place, step, tag, kept, predicted: (
+        sample.new_empty(len(sample), kept),
+        sample.new_empty(len(sample), predicted),
+        sample.new_empty(sample.shape, dtype=torch.bool),
+        values.new_empty(len(values), kept, values.shape[2]),
     ),
 )
 _choose = define(

@@ -160,9 +160,15 @@ def keep_kernel(
 ):
     """The `kept` sites of lowest rank and the `predicted` ones of highest, in their order. One program for a row."""
     row = tl.program_id(0).to(tl.int64)
-    start = begin(step, tag)
     samples, places = sample + row * sample_row, place + row * place_row
     here = tl.arange(0, BLOCK)
+    rank = ranks(samples, places, begin(step, tag), n, sample_column, place_column, here, BLOCK, OTHERS)
+    split(keep, lost, mask, rank, here, row, n, kept, predicted)
+
+
+@triton.jit
+def ranks(samples, places, start, n, sample_column, place_column, here, BLOCK: tl.constexpr, OTHERS: tl.constexpr):
+    """The rank of every site of a row in its random order."""
     real = here < n
     mine = fold(start, tl.load(samples + here * sample_column, mask=real, other=0))
     mine = fold(mine, tl.load(places + here * place_column, mask=real, other=0))
@@ -173,11 +179,62 @@ def keep_kernel(
         key = fold(start, tl.load(samples + at * sample_column, mask=there, other=0))
         key = fold(key, tl.load(places + at * place_column, mask=there, other=0))
         rank += lower(tl.where(there, key, LAST), at, mine, here)
+    return rank
+
+
+@triton.jit
+def split(keep, lost, mask, rank, here, row, n, kept, predicted):
+    """Write where the first and the last of an order stand. Returns which are the first, and their number."""
+    real = here < n
     is_kept = real & (rank < kept)
     is_lost = real & (rank >= n - predicted)
-    tl.store(keep + row * kept + tl.cumsum(is_kept.to(tl.int32), 0) - 1, here.to(tl.int64), mask=is_kept)
+    slot = tl.cumsum(is_kept.to(tl.int32), 0) - 1
+    tl.store(keep + row * kept + slot, here.to(tl.int64), mask=is_kept)
     tl.store(lost + row * predicted + tl.cumsum(is_lost.to(tl.int32), 0) - 1, here.to(tl.int64), mask=is_lost)
     tl.store(mask + row * n + here, is_lost, mask=real)
+    return is_kept, slot
+
+
+@triton.jit(do_not_specialize=["tag"])
+def keep_values_kernel(
+    values,
+    sample,
+    place,
+    step,
+    keep,
+    lost,
+    mask,
+    taken,
+    tag,
+    n,
+    kept,
+    predicted,
+    width,
+    sample_row,
+    sample_column,
+    place_row,
+    place_column,
+    BLOCK: tl.constexpr,
+    OTHERS: tl.constexpr,
+    KEPT: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """`keep_kernel`, and the values of the kept sites, KEPT of them at a time."""
+    row = tl.program_id(0).to(tl.int64)
+    samples, places = sample + row * sample_row, place + row * place_row
+    here = tl.arange(0, BLOCK)
+    rank = ranks(samples, places, begin(step, tag), n, sample_column, place_column, here, BLOCK, OTHERS)
+    is_kept, slot = split(keep, lost, mask, rank, here, row, n, kept, predicted)
+    values, taken = values + row * n * width, taken + row * kept * width
+    slot = tl.where(is_kept, slot, -1)
+    for start in range(0, kept, KEPT):
+        new = start + tl.arange(0, KEPT)
+        old = tl.sum(tl.where(slot[None, :] == new[:, None], here[None, :], 0), 1)
+        for first in range(0, width, COLUMNS):
+            column = (first + tl.arange(0, COLUMNS))[None, :]
+            put = (new < kept)[:, None] & (column < width)
+            value = tl.load(values + (old[:, None] * width + column), mask=put)
+            tl.store(taken + (new[:, None] * width + column), value, mask=put)
 
 
 @triton.jit(do_not_specialize=["tag"])
@@ -357,7 +414,7 @@ def restore_kernel(
         tl.store(out + site * width + at, x.to(out.dtype.element_ty), mask=real)
 
 
-FOLD, RANK, OTHERS, PLACES, PICK, NEGATIVES = 1024, 128, 8, 512, 512, 512  # tiles
+FOLD, RANK, OTHERS, KEPT, PLACES, PICK, NEGATIVES = 1024, 128, 8, 8, 512, 512, 512  # tiles
 WHOLE = 1024  # sites of the longest row that one program ranks and splits
 
 
@@ -365,6 +422,11 @@ def keep_options(n: int) -> tuple[int, int]:
     """Tile and warps of a program that holds a row of `n` sites: 64 sites a warp."""
     block = max(16, triton.next_power_of_2(n))
     return block, min(max(block // 64, 1), 16)
+
+
+def columns(width: int) -> int:
+    """Columns of a tile of kept sites."""
+    return min(triton.next_power_of_2(width), 256)
 
 
 def restore_tile(width: int) -> int:
@@ -399,7 +461,12 @@ def jobs(arch: int) -> list[Job]:
     strides = dict.fromkeys(("sample_row", "sample_column", "place_row", "place_column"), "i64")
     for n in (16, 256, WHOLE):
         block, warps = keep_options(n)
-        job(f"keep {n}", keep_kernel, keys | out | counts | strides, {"BLOCK": block, "OTHERS": OTHERS}, warps)
+        tiles: dict[str, Any] = {"BLOCK": block, "OTHERS": OTHERS}
+        job(f"keep {n}", keep_kernel, keys | out | counts | strides, tiles, warps)
+        for kind, wide in (("bf16", 768), ("fp32", 768), ("fp32", 3)):
+            of_values = {"values": f"*{kind}", "taken": f"*{kind}", "width": "i32"} | keys | out | counts | strides
+            wider = tiles | {"KEPT": KEPT, "COLUMNS": columns(wide)}
+            job(f"keep {n} with {kind} {wide}", keep_values_kernel, of_values, wider, warps)
     names = {"score": "*u8", "where": "*i64", "mask": "*i1", "weight": "*fp32", "n": "i32", "capacity": "i32"}
     for n in (256, WHOLE):
         for random in (False, True):

@@ -48,6 +48,13 @@ def _pick(sample: Tensor, place: Tensor) -> Inputs:
     return masking.pick(place + 1000, sample, place, place // 3, place % 9 > 0, _rng(sample.device), "a", WORDS, room)
 
 
+def _keep_values(sample: Tensor, place: Tensor) -> Inputs:
+    values, kept = (sample[:, :, None] + place[:, :, None] + torch.arange(70, device=sample.device)).float(), 1
+    kept += sample.shape[1] // 4
+    rng = _rng(sample.device)
+    return masking.keep_values(values, sample, place, rng, "a", kept, sample.shape[1] - kept)
+
+
 def _choose(sample: Tensor, place: Tensor) -> Inputs:
     score, key = (place % 3).to(torch.uint8), (sample, place, _rng(sample.device), "a")
     few = sample.shape[1] // 2 + 1
@@ -74,7 +81,7 @@ def _on_cpu(call: Callable[..., Inputs], sample: Tensor, place: Tensor) -> Input
 
 
 def checks() -> Iterator[Check]:
-    for call in (_bits, _rank, _keep, _choose, _pick, _negatives, _restore):
+    for call in (_bits, _rank, _keep, _keep_values, _choose, _pick, _negatives, _restore):
         for rows, n in ((1, 1), (3, 17), (5, 130), (64, 196), (7, 1000), (2, 1024)):
             yield Check(
                 name=f"{call.__name__.removeprefix('_')} rows={rows} n={n}",
@@ -93,6 +100,9 @@ def _patches(rows: int, n: int, width: int, device: torch.device) -> dict[str, C
     rng, kept = _rng(device), n // 4
 
     def ours() -> object:
+        return masking.keep_values(values, sample, place, rng, "a", kept, n - kept)
+
+    def apart() -> object:
         keep, lost, mask = masking.keep(sample, place, rng, "a", kept, n - kept)
         return gather_rows(values, keep), lost, mask
 
@@ -104,7 +114,7 @@ def _patches(rows: int, n: int, width: int, device: torch.device) -> dict[str, C
         mask[:, :kept] = 0
         return found, mask.gather(1, restore), restore
 
-    return {"ours": ours, "argsort and gather, compiled": torch.compile(sorted_)}
+    return {"ours": ours, "draw, then gather": apart, "argsort and gather, compiled": torch.compile(sorted_)}
 
 
 class _Keyed:

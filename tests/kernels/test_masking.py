@@ -78,6 +78,20 @@ def test_keep(rows, n, share):
 
 
 @pytest.mark.parametrize(("rows", "n"), SIZES)
+@pytest.mark.parametrize(("width", "dtype"), [(1, torch.float32), (300, torch.float16)])
+def test_keep_values_and_their_gradient(rows, n, width, dtype):
+    kept, lost = n // 3, n - n // 3
+    values = (torch.randn(rows, width, n).to(dtype).transpose(1, 2)).requires_grad_()
+    make = lambda: masking.keep_values(values, *keys(rows, n), rng(), "a", kept, lost)  # noqa: E731
+    *sites, taken = twice(make)
+    for one, other in zip(sites, masking.keep(*keys(rows, n), rng(), "a", kept, lost), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(taken, values.gather(1, sites[0][..., None].expand(-1, -1, width)))
+    weight = torch.randn(rows, kept, width).to(dtype)
+    twice(lambda: torch.autograd.grad((make()[3] * weight).sum(), values))
+
+
+@pytest.mark.parametrize(("rows", "n"), SIZES)
 @pytest.mark.parametrize("at_random", [False, True])
 def test_choose_sites(rows, n, at_random):
     sample, place = keys(rows, n)
@@ -233,6 +247,7 @@ def test_operations_of_torch():
         (ops.mask_rank.default, (sample,)),
         (ops.mask_places.default, (place > 3, 4)),
         (ops.mask_keep.default, (sample, place, step, 5, 3, 4)),
+        (ops.mask_keep_values.default, (torch.randn(2, 9, 3), sample, place, step, 5, 3, 4)),
         (ops.mask_choose.default, (place > 2, sample, place, step, 5, 3, True)),
         (ops.mask_pick.default, (sample, sample, place, place, place > 3, step, [1, 2, 3], [9, 9, 9], [1, 2, 3], 4)),
         (ops.mask_negatives.default, (row, row, row, row, row > 2, row, row, step, 5, 3)),
