@@ -201,7 +201,7 @@ def write_kernel(
             tl.store(place + out + at, at.to(tl.int64), mask=rest)
 
 
-WRITE = 512  # tile
+WRITE = 256  # tile
 
 
 def options(n: int) -> tuple[int, int]:

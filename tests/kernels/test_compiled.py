@@ -15,7 +15,12 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "check_kernels.py"
 
 @pytest.mark.parametrize(
     ("op", "archs", "only"),
-    [("masking", ["80", "90", "100"], "keep 256"), ("contrastive", ["90"], "softmax tf32x3")],
+    [
+        ("masking", ["80", "90", "100"], "keep 256 with bf16"),
+        ("spans", ["90"], "hide 2048"),
+        ("blocks", ["90"], "rectangles 4096 varies=True"),
+        ("contrastive", ["90"], "softmax tf32x3"),
+    ],
 )
 def test_kernels_fit(op, archs, only):
     run = [sys.executable, str(SCRIPT), "--compile", "--op", op, "--only", only, "--arch", *archs]
