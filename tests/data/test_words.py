@@ -11,12 +11,14 @@ import torch
 from tokenizers.processors import ByteLevel
 from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast
 
+from encdec_train.build import check, dry_run, make_transform
 from encdec_train.corruptions.token_mask import TokenMask, TokenMaskConfig
 from encdec_train.data.config import DataConfig
 from encdec_train.data.example import collate
 from encdec_train.data.tokenizers import TokenizerKind
 from encdec_train.data.transforms.text import Layout, Text, TextConfig
 from encdec_train.data.words import word_of
+from encdec_train.launch import compose
 from encdec_train.rng import Rng
 from encdec_train.types import Mismatch, Units
 from encdec_train.types import Path as Way
@@ -123,3 +125,11 @@ def test_words_are_hidden_whole_as_often_as_by_transformers(tmp_path: Path) -> N
     theirs = torch.stack([other([dict(example) for example in examples])["labels"] >= 0 for _ in range(200)])
     assert abs(ours - 0.2) < 0.01 and abs(theirs.float().mean().item() - 0.2) < 0.015
     assert masks.flatten(1).sum(1).max() < config.capacity(units.values.numel())
+
+
+def test_a_corruption_that_asks_for_words_is_told() -> None:
+    """One override is enough, and a step runs with it on the meta device."""
+    assert not make_transform(compose(["+recipe=bert"])).specs()["text"].words
+    config = compose(["+recipe=bert", "corruption.main.whole_words=true"])
+    views = make_transform(config).specs()
+    assert views["text"].words and dry_run(config, check(config, views)).unused == []

@@ -4,11 +4,15 @@ A few of all that are shipped, as one takes a second; `scripts/check_kernels.py 
 process of its own, because here kernels are interpreted.
 """
 
+import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from encdec_train.kernels.crosscompile import ARCHITECTURES
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "check_kernels.py"
 
@@ -27,3 +31,11 @@ def test_kernels_fit(op, archs, only):
     done = subprocess.run(run, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "'ok': True" in done.stdout
+
+
+@pytest.mark.parametrize("op", ["blocks", "masking", "spans"])
+def test_every_kernel_of_masks_was_compiled(op):
+    rows = json.loads((SCRIPT.parents[1] / "results" / "kernels_compile_masking.json").read_text())["rows"]
+    kernels = importlib.import_module(f"encdec_train.kernels.{op}_triton")
+    shipped = {(arch, job.name) for arch in ARCHITECTURES for job in kernels.jobs(arch)}
+    assert shipped <= {(row["arch"], row["name"]) for row in rows if row["ok"]}, "compile anew: results/kernels.md"
