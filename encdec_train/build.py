@@ -28,7 +28,11 @@ OPTIONAL = ("corruption", "bottleneck", "decoder")  # `main` of these may be abs
 
 
 def make_transform(config: TrainConfig) -> Transform:
-    """The configured transform, which knows its views without any data."""
+    """The configured transform, which knows its views without any data; it tells what corruptions ask for."""
+    for corruption in config.corruption.values():
+        for field in getattr(corruption, "asks", ()):
+            if hasattr(config.transform, field):
+                setattr(config.transform, field, True)
     transform: Transform = transform_registry.part(config.transform)(config.transform, facts(config.data))
     return transform
 
@@ -387,6 +391,7 @@ def _meta_units(spec: Spec, rows: int) -> Units:
         coords=whole(total, n, spec.coords, kind=torch.float32) if spec.coords else None,
         edges=whole(2, 4 * total * n) if spec.edges else None,
         group=whole(total, n) if spec.groups else None,
+        word=whole(total, n) if spec.words else None,
         doc=whole(total, n) if spec.docs else None,
         fixed=whole(total, n, kind=torch.bool) if spec.fixed else None,
         grid=spec.grid,

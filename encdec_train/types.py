@@ -30,6 +30,7 @@ class Sites:
     fixed: Tensor | None = None  # (B,N) bool, True = never corrupt ([CLS], [SEP], padding is not fixed)
     doc: Tensor | None = None  # (B,N) int64 document within the row; None = one document per row
     group: Tensor | None = None  # (B,N) int64 sentence of its document: 0, 1, ...; None = not told
+    word: Tensor | None = None  # (B,N) int64 place where its word begins; None = not told
     cu_seqlens: Tensor | None = None  # (S+1,) int32 bounds over the flat B*N sites; padding is a segment
     edges: Tensor | None = None  # (2,E) int64 source and destination over the flat B*N sites
     members: Tensor | None = None  # (B,N,G) int64 units that belong to a site (point groups)
@@ -68,6 +69,7 @@ class Sites:
             fixed=gather(self.fixed),
             doc=gather(self.doc),
             group=gather(self.group),
+            word=gather(self.word),
             members=gather(self.members),
             cu_seqlens=None,
             edges=None,
@@ -83,6 +85,13 @@ class Units:
     values: Tensor  # (B,N,C) float, or (B,N) int64 ids: the dtype says which
     sites: Sites
     crops: int = 1
+    kept: Tensor | None = None  # (B,K,C) values at a plan's `keep`, where they were taken along with the draw
+
+    def at(self, keep: Tensor | None) -> Tensor:
+        """(B,K or N,...): the values at `keep` (B,K), or all."""
+        if keep is None:
+            return self.values
+        return gather_rows(self.values, keep) if self.kept is None else self.kept
 
 
 Batch = dict[str, Units]  # view name -> units: {"image"}, {"image", "text"}, {"source", "target"}
@@ -242,6 +251,7 @@ class Spec:
     grid: tuple[int, ...] | None = None
     edges: bool = False
     groups: bool = False  # sites are told which sentence they belong to
+    words: bool = False  # sites are told where their word begins
     docs: bool = False  # several documents stand in a row
     fixed: bool = False  # some sites are never corrupted
     ahead: int = 0  # sites are asked for so many that follow them, so none may read those; 0: they are not

@@ -22,51 +22,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from kernel_cases import common, masked_head, masking
-
-from encdec_train.corruptions.span_corruption import SpanCorruption, SpanCorruptionConfig
-from encdec_train.types import Path as View
-from encdec_train.types import Sites, Spec, Units, Vocabulary
+from kernel_cases import blocks, common, masked_head, masking, spans
 
 CPU = torch.device("cpu")
 Sides = dict[str, Callable[[], object]]
 
 
-def segments(items: int, count: int) -> np.ndarray:
-    """Random lengths of `count` segments of `items`, as the authors of T5 draw them."""
-    first = np.random.permutation(np.arange(items - 1) < count - 1)
-    return np.bincount(np.cumsum(np.concatenate([[0], first])), minlength=count)
-
-
-def noise_mask(length: int, density: float = 0.15, mean: float = 3.0) -> np.ndarray:
-    """(length,) bool: segments of text and noise in turns (google-research/text-to-text-transfer-transformer)."""
-    noise = round(length * density)
-    count = round(noise / mean)
-    lengths = np.stack([segments(length - noise, count), segments(noise, count)], 1).reshape(-1)
-    return np.repeat(np.arange(2 * count) % 2 == 1, lengths)
-
-
-def spans(rows: int, n: int) -> Sides:
-    """T5's noise: theirs is the mask alone, ours the whole batch with its sentinels on both sides."""
-    place = torch.arange(n).expand(rows, n)
-    sites = Sites(sample=torch.arange(rows)[:, None].expand(rows, n), place=place)
-    words = Vocabulary(size=32100, eos=1, sentinel=32099, sentinels=100)
-    corruption = SpanCorruption(SpanCorruptionConfig(), Spec(kind="ids", width=32100, length=n, vocabulary=words))
-    units, step = Units(values=place + 5, sites=sites), masking._Keyed(masking._rng(CPU))
-    return {
-        "ours": lambda: corruption(units, sites, step, View()),  # type: ignore[arg-type]
-        "noise mask in numpy": lambda: np.stack([noise_mask(n) for _ in range(rows)]),
-    }
-
-
 def batches() -> dict[str, Sides]:
     return {
         "80/10/10, 128 rows of 512": masking._words(128, 512, CPU),
-        "spans of frames, 32 rows of 800": masking._frames(32, 800, CPU),
+        "spans of frames, 32 rows of 800": spans.frames(32, 800, CPU),
         "negatives, 32 rows of 400, 100 each": masking._distractors(32, 400, 100, CPU),
-        "spans of text, 128 rows of 568": spans(128, 568),
+        "spans of text, 128 rows of 568": spans.text(128, 568, CPU),
+        "rectangles, 256 rows of 14 x 14": blocks.rectangles_of_rows(256, 14, CPU),
     }
 
 

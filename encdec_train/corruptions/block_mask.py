@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from encdec_train.corruptions.drop import flat
-from encdec_train.kernels import masking
+from encdec_train.kernels import blocks, masking
 from encdec_train.registry import corruptions
 from encdec_train.step import Step
 from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units
@@ -35,6 +34,17 @@ class BlockMaskConfig:
     def count(self, length: int) -> int:
         """Sites of a row that are hidden at most."""
         return round(self.ratio * length)
+
+    def rectangles(self, length: int) -> blocks.Rectangles:
+        """What is drawn for rows of so many sites."""
+        return blocks.Rectangles(
+            count=self.count(length),
+            low=self.ratio_min,
+            high=self.ratio,
+            chance=self.chance,
+            smallest=self.smallest,
+            tries=self.tries,
+        )
 
     def spec(self, sites: Spec) -> Spec:
         name = "corruption 'block_mask'"
@@ -61,69 +71,22 @@ class BlockMaskConfig:
 class BlockMask(nn.Module):
     """Rectangles until `ratio` of a row is hidden; where less is, the places in `where` that are left weigh nothing."""
 
+    ratios: Tensor  # of the sides of rectangles
+
     def __init__(self, config: BlockMaskConfig, sites: Spec) -> None:
         super().__init__()
         self.config = config
+        self.register_buffer("ratios", torch.tensor(blocks.ratios(config.aspect)), persistent=False)
 
     def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
-        count = self.config.count(sites.n)
-        hidden = self.hidden(sites, step, f"block_mask.{path.draw}") & sites.open()  # (B,N)
-        first = masking.places(hidden, count)  # hidden ones in their order, then fillers
-        weight = hidden.gather(1, first).float()  # (B,count)
-        if self.config.even:
-            weight = weight / weight.sum(1, keepdim=True).clamp_min(1)
-        return Plan(
-            inputs=units,
-            sites=sites,
-            replace=hidden,
-            mask=hidden,
-            where=flat(first, sites.n),
-            weight=weight.flatten(),
-        )
-
-    def hidden(self, sites: Sites, step: Step, tag: str) -> Tensor:
-        """(B,N) bool: the union of the rectangles that were taken."""
         assert sites.grid is not None, "spec() comes first"
-        height, width = sites.grid
-        down = torch.arange(height, device=sites.sample.device)[None, :, None]
-        right = torch.arange(width, device=sites.sample.device)[None, None, :]
-        hidden = torch.zeros(sites.rows, height, width, dtype=torch.bool, device=sites.sample.device)
-        most, chances = self.most(sites, step, tag), self.chances(sites, step, tag)
-        for turn in range(self.config.tries):
-            left = most - hidden.sum((1, 2))  # (B,)
-            top, start, tall, wide = self.propose(sites.grid, left, *(chance[:, turn] for chance in chances))
-            block = (down >= top) & (down < top + tall) & (right >= start) & (right < start + wide)  # (B,H,W)
-            new = (block & ~hidden).sum((1, 2))
-            taken = (new > 0) & (new <= left) & (tall < height).flatten() & (wide < width).flatten()
-            hidden = hidden | (block & taken[:, None, None])
-        return hidden.flatten(1)
-
-    def most(self, sites: Sites, step: Step, tag: str) -> Tensor:
-        """(B,) int64: how many sites of each row are hidden at most."""
-        config, key = self.config, sites.sample[:, 0]
-        most = torch.full_like(key, config.count(sites.n))
-        if config.ratio_min is not None:
-            share = config.ratio_min + (config.ratio - config.ratio_min) * step.rng.uniform(f"{tag}.ratio", key)
-            most = (share * sites.n).long()
-        if config.chance < 1:
-            most = most * (step.rng.uniform(f"{tag}.chance", key) < config.chance)
-        return most
-
-    def chances(self, sites: Sites, step: Step, tag: str) -> tuple[Tensor, ...]:
-        """What `propose` draws with, for all turns: (B,tries) float each."""
-        turn = torch.arange(self.config.tries, device=sites.sample.device)
-        area, aspect, top, left = (
-            step.rng.uniform(f"{tag}.{what}", sites.sample[:, :1], turn) for what in ("area", "aspect", "top", "left")
-        )
-        return area, ((2 * aspect - 1) * -math.log(self.config.aspect)).exp(), top, left
-
-    def propose(
-        self, grid: tuple[int, ...], left: Tensor, area: Tensor, aspect: Tensor, down: Tensor, right: Tensor
-    ) -> tuple[Tensor, ...]:
-        """First row and column, height and width of a rectangle for each row, (B,1,1) int64 each."""
-        area = self.config.smallest + area * (left - self.config.smallest)
-        tall = (area * aspect).clamp_min(0).sqrt().round().long().clamp_min(1)
-        wide = (area / aspect).clamp_min(0).sqrt().round().long().clamp_min(1)
-        top = (down * (grid[0] - tall + 1)).floor().long()
-        start = (right * (grid[1] - wide + 1)).floor().long()
-        return tuple(x[:, None, None] for x in (top, start, tall, wide))
+        config, (height, width) = self.config, sites.grid
+        tag, how = f"block_mask.{path.draw}", config.rectangles(sites.n)
+        hidden = blocks.rectangles(sites.sample[:, 0], (height, width), self.ratios, step.rng, tag, how)
+        hidden = hidden if sites.fixed is None and sites.valid is None else hidden & sites.open()  # (B,N)
+        key = (sites.sample, sites.place, step.rng, tag)
+        where, _, weight = masking.choose_sites(hidden, *key, how.count, at_random=False)
+        if config.even:
+            shares = weight.unflatten(0, (-1, how.count))
+            weight = (shares / shares.sum(1, keepdim=True).clamp_min(1)).flatten()
+        return Plan(inputs=units, sites=sites, replace=hidden, mask=hidden, where=where, weight=weight)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from encdec_train.kernels import masking
 from encdec_train.nn.lattice import block_count, check_blocks, split_blocks
 from encdec_train.registry import corruptions
 from encdec_train.step import Step
@@ -73,11 +74,21 @@ class Drop(nn.Module):
         count = block_count(sites.n, sites.grid, config.block)
         kept = config.kept(count)
         tag, predicted = f"drop.{path.draw}", config.predicted(count - kept)
-        keep, lost = split_blocks(sites, config.block, step.rng, tag, kept, predicted)
-        mask = torch.zeros_like(sites.sample, dtype=torch.bool).scatter(1, lost, True)
+        if self.takes(units, sites):
+            key = (sites.sample, sites.place, step.rng, tag)
+            keep, lost, mask, values = masking.keep_values(units.values, *key, kept, predicted)
+            units = replace(units, kept=values)
+        else:
+            keep, lost = split_blocks(sites, config.block, step.rng, tag, kept, predicted)
+            mask = torch.zeros_like(sites.sample, dtype=torch.bool).scatter(1, lost, True)
         weight = None if sites.valid is None else sites.valid.gather(1, lost).flatten().float()
         whole = Plan(inputs=units, sites=sites, keep=keep, mask=mask, where=flat(lost, sites.n), weight=weight)
         return hollow(whole) if self.config.hollow else whole
+
+    def takes(self, units: Units, sites: Sites) -> bool:
+        """Whether values are taken along with the draw: rows of them, one for every site, that are drawn one by one."""
+        given = units.values
+        return not self.config.block and not self.config.hollow and given.dim() == 3 and given.shape[1] == sites.n
 
 
 def hollow(plan: Plan) -> Plan:

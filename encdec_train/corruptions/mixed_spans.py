@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from encdec_train.corruptions.span_corruption import Sizes, SpanCorruptionConfig, draw_spans, write_spans
+from encdec_train.corruptions.span_corruption import Sizes, SpanCorruptionConfig, write_spans
+from encdec_train.kernels import spans
 from encdec_train.nn.rewrite import begin, documents, ended
 from encdec_train.registry import corruptions
 from encdec_train.step import Step
@@ -108,9 +109,8 @@ class MixedSpans(nn.Module):
         docs = documents(sites, self.config.min_length)
         chance = step.rng.uniform(f"mixed_spans.{path.draw}", sites.sample).double()  # the same along a row
         drawn = torch.bucketize(chance, tables.bounds, right=True)  # (B,N): the denoiser of each document
-        bits = step.rng.bits(f"span.{path.draw}", sites.sample, docs.item)
-        counts, spans = tables.counts[drawn, 0, docs.length], tables.counts[drawn, 1, docs.length]
-        noise, first = draw_spans(docs, counts, spans, bits)
+        counts = tables.counts[drawn, 0, docs.length], tables.counts[drawn, 1, docs.length]
+        noise, first = spans.alternate(sites.sample, docs.number, docs.item, *counts, step.rng, f"span.{path.draw}")
         return write_spans(units, sites, docs, noise, first, tables.sizes, self.words, tables.modes[drawn])
 
     def prompt(self, units: Units, sites: Sites) -> Plan:

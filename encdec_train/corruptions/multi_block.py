@@ -10,17 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from encdec_train.corruptions.drop import flat
 from encdec_train.kernels import masking
+from encdec_train.kernels.blocks import Targets, targets
 from encdec_train.registry import corruptions
-from encdec_train.rng import Rng
 from encdec_train.step import Step
 from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units
-
-_LAST = torch.iinfo(torch.int64).max
 
 
 @dataclass(kw_only=True)
@@ -37,6 +33,16 @@ class MultiBlockConfig:
     def kept(self, length: int) -> int:
         """K: sites that are left even where no two blocks overlap."""
         return length - self.blocks * self.capacity(length)
+
+    def drawn(self, length: int) -> Targets:
+        """What is drawn for rows of so many sites."""
+        return Targets(
+            blocks=self.blocks,
+            most=self.capacity(length),
+            scale=self.scale,
+            ratio=self.ratio,
+            context=self.context,
+        )
 
     def spec(self, sites: Spec) -> Spec:
         name = "corruption 'multi_block'"
@@ -66,47 +72,11 @@ class MultiBlock(nn.Module):
         self.config = config
 
     def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
-        assert sites.grid is not None
-        tag, key = f"multi_block.{path.draw}", sites.sample[:, :1]
-        index, real = self.members(sites.grid, step.rng, tag, key)  # (B,G,m)
-        where = index.flatten(1)
-        mask = torch.zeros_like(sites.sample, dtype=torch.bool).scatter(1, where, True)
-        order = (step.rng.bits(tag + ".context", sites.sample, sites.place) >> 2) & (_LAST >> 2)
-        worse = (~self.square(sites, step.rng, tag, key)).long() << 61
-        kept = self.config.kept(sites.n)
-        keep = masking.places(masking.lowest(torch.where(mask, _LAST, order + worse), kept), kept)
-        return Plan(
-            inputs=units, sites=sites, keep=keep, mask=mask, where=flat(where, sites.n), weight=real.flatten().float()
-        )
-
-    def members(self, grid: tuple[int, ...], rng: Rng, tag: str, key: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,G,m) sites of each block and whether they are more than fillers."""
-        config, rows, columns = self.config, grid[0], grid[1]
-        block = torch.arange(config.blocks, device=key.device)
-
-        def draw(what: str, low: float, high: float) -> Tensor:
-            return low + (high - low) * rng.uniform(f"{tag}.{what}", key, block)  # (B,G)
-
-        most = config.capacity(rows * columns)
-        area, ratio = rows * columns * draw("scale", *config.scale), draw("ratio", *config.ratio)
-        height = (area * ratio).sqrt().round().clamp(1, min(rows, most)).long()
-        width = (area / ratio).sqrt().round().clamp(1, columns).long().minimum(most // height)
-        top = rng.integers(f"{tag}.top", rows - height + 1, key, block)
-        left = rng.integers(f"{tag}.left", columns - width + 1, key, block)
-        count = torch.arange(most, device=key.device)
-        real = count < (height * width)[..., None]
-        count = torch.where(real, count, 0)
-        down, right = count // width[..., None], count % width[..., None]
-        return (top[..., None] + down) * columns + left[..., None] + right, real
-
-    def square(self, sites: Sites, rng: Rng, tag: str, key: Tensor) -> Tensor:
-        """(B,N) bool: within the block that context is taken from, as high as wide where the lattice allows it."""
-        assert sites.grid is not None
-        rows, columns = sites.grid
-        low, high = self.config.context
-        side = (rows * columns * (low + (high - low) * rng.uniform(f"{tag}.square", key))).sqrt().round().long()
-        height, width = side.clamp(1, rows), side.clamp(1, columns)
-        top = rng.integers(f"{tag}.square.top", rows - height + 1, key)
-        left = rng.integers(f"{tag}.square.left", columns - width + 1, key)
-        down, right = sites.place // columns, sites.place % columns
-        return (down >= top) & (down < top + height) & (right >= left) & (right < left + width)
+        assert sites.grid is not None, "spec() comes first"
+        config, (height, width) = self.config, sites.grid
+        tag, how = f"multi_block.{path.draw}", config.drawn(sites.n)
+        where, weight, score = targets(sites.sample[:, 0], (height, width), step.rng, tag, how)
+        key = (sites.sample, sites.place, step.rng, f"{tag}.context")
+        kept, _, _ = masking.choose_sites(score, *key, config.kept(sites.n), at_random=True)
+        keep = kept.unflatten(0, (-1, config.kept(sites.n))) % sites.n
+        return Plan(inputs=units, sites=sites, keep=keep, mask=score == 0, where=where, weight=weight)

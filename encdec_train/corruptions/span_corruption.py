@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from encdec_train.kernels import masking
+from encdec_train.kernels import spans
 from encdec_train.nn.rewrite import Documents, begin, documents, ended, reply, rewrite
 from encdec_train.registry import corruptions
 from encdec_train.step import Step
@@ -138,8 +138,8 @@ class SpanCorruption(nn.Module):
             raise Mismatch("corruption 'span_corruption' ends sequences itself: the view may hold no special tokens")
         sizes = self.sizes(sites, units.values.device)
         docs = documents(sites, self.config.min_length)
-        bits = step.rng.bits(f"span.{path.draw}", sites.sample, docs.item)
-        noise, first = draw_spans(docs, sizes.table[0][docs.length], sizes.table[1][docs.length], bits)
+        counts = sizes.table[0][docs.length], sizes.table[1][docs.length]
+        noise, first = spans.alternate(sites.sample, docs.number, docs.item, *counts, step.rng, f"span.{path.draw}")
         return write_spans(units, sites, docs, noise, first, sizes, self.words)
 
     def prompt(self, units: Units, sites: Sites) -> Plan:
@@ -205,36 +205,6 @@ def write_spans(
         for i, writes in enumerate(sides)
     )
     return Plan(inputs=source, sites=source.sites, reply=reply(target, words.pad))
-
-
-def draw_spans(docs: Documents, noise: Tensor, spans: Tensor, bits: Tensor) -> tuple[Tensor, Tensor]:
-    """Cut the noise and the text of every document into `spans` segments each and let them alternate.
-
-    The sites of a document first stand for its items, noise before text. Among the items of one kind but the
-    first, the `spans` - 1 that rank lowest in the draw begin a new segment: every composition is as likely.
-
-    Args:
-        docs: the documents.
-        noise: (B,N) int64, noise tokens of the site's document.
-        spans: (B,N) int64, noise spans of the site's document.
-        bits: (B,N) int64 random bits for (document, item).
-
-    Returns:
-        (B,N) bool twice: noise, and the first token of each noise span.
-    """
-    is_noise = docs.item < noise
-    item = torch.where(is_noise, docs.item, docs.item - noise)
-    here = torch.arange(item.shape[1], device=item.device).expand_as(item)
-    group = 2 * docs.number + (~is_noise).long()  # rises along the row, so a group's ranks begin where it does
-    lot = torch.where(item == 0, 2**40 - 1, (bits >> 24) & (2**40 - 1))
-    rank = masking.rank((group << 40) | lot) - (here - item)
-    begins = (item == 0) | (rank < spans - 1)
-    count = begins.long().cumsum(1)
-    segment = count - count.gather(1, here - item)
-    # documents in their order, segments in theirs, text before noise, items in theirs
-    text = masking.rank((docs.number * item.shape[1] + segment) * 2 + is_noise.long())
-    blank = torch.zeros_like(is_noise)
-    return blank.scatter(1, text, is_noise), blank.scatter(1, text, is_noise & begins)
 
 
 def span_index(docs: Documents, first: Tensor) -> Tensor:

@@ -10,16 +10,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from encdec_train.corruptions.drop import flat
-from encdec_train.kernels import masking
+from encdec_train.kernels import masking, spans
 from encdec_train.registry import corruptions
 from encdec_train.step import Step
 from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units
-
-_LAST = torch.iinfo(torch.int64).max
 
 
 @dataclass(kw_only=True)
@@ -67,39 +63,9 @@ class SpanMask(nn.Module):
     def forward(self, units: Units, sites: Sites, step: Step, path: Path) -> Plan:
         if sites.doc is not None:
             raise Mismatch("corruption 'span_mask' hides spans of whole rows, these are packed")
-        tag = f"span_mask.{path.draw}"
-        starts = self.starts(sites, step, tag)
-        replace = self.cover(starts) & sites.open()
-        where, mask, weight = self.choose(replace, sites, step, tag)
-        return Plan(
-            inputs=units,
-            sites=sites,
-            replace=replace,
-            mask=mask,
-            where=flat(where, sites.n),
-            weight=weight.flatten().float(),
-        )
-
-    def starts(self, sites: Sites, step: Step, tag: str) -> Tensor:
-        """(B,N) bool: drawn without replacement from the sites where a span fits."""
-        length = sites.real().sum(1, keepdim=True)  # (B,1)
-        fits = sites.open() & ((sites.place <= length - self.config.length) | (sites.place == 0))
-        chance = step.rng.uniform(tag + ".count", sites.sample[:, :1])
-        count = (self.config.start * length + chance).floor().long()
-        count = count.clamp_min(1).minimum(fits.sum(1, keepdim=True))
-        lots = step.rng.bits(tag + ".start", sites.sample, sites.place)
-        return masking.lowest(lots.masked_fill(~fits, _LAST), count)
-
-    def cover(self, starts: Tensor) -> Tensor:
-        """(B,N) bool: within `length` sites of a start."""
-        begun = starts.long().cumsum(1)
-        ended = nn.functional.pad(begun, (self.config.length, 0))[:, : starts.shape[1]]
-        return begun > ended
-
-    def choose(self, hidden: Tensor, sites: Sites, step: Step, tag: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Predicted (B,M/B) sites in their order with fillers last, (B,N) mask, (B,M/B) bool real."""
-        capacity = self.config.predicted(sites.n)
-        lots = step.rng.bits(tag + ".choose", sites.sample, sites.place)
-        mask = masking.lowest(lots.masked_fill(~hidden, _LAST), capacity) & hidden
-        where = masking.places(mask, capacity)
-        return where, mask, mask.gather(1, where)
+        tag, key = f"span_mask.{path.draw}", (sites.sample, sites.place)
+        real, free = sites.real(), sites.open()
+        hidden = spans.hide(*key, real, free, step.rng, tag, self.config.start, self.config.length)
+        capacity, scarce = self.config.predicted(sites.n), self.config.capacity is not None
+        where, mask, weight = masking.choose_sites(hidden, *key, step.rng, f"{tag}.choose", capacity, at_random=scarce)
+        return Plan(inputs=units, sites=sites, replace=hidden, mask=mask, where=where, weight=weight)

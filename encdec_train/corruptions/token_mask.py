@@ -3,6 +3,9 @@
 Devlin et al. 2019 (arXiv:1810.04805), section 3.1, task 1, and appendix A.1. The paper's data code picks a fixed number
 of tokens per sequence; here, as in RoBERTa's code, every token is picked by itself, so that a document gets the same
 masks alone, packed or padded.
+
+With `whole_words` a word is drawn or left with all of its tokens, as in the authors' later models
+(google-research/bert, README, "whole word masking"); what becomes of each of its tokens is drawn by itself, as there.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from encdec_train.kernels import masking
 from encdec_train.registry import corruptions
 from encdec_train.step import Step
 from encdec_train.types import Mismatch, Path, Plan, Sites, Spec, Units, Vocabulary
+
+WORD = 4  # tokens of the word that a token stands in, on average over tokens, are taken to be no more
 
 
 @dataclass(kw_only=True)
@@ -52,18 +57,27 @@ class TokenShares:
 @dataclass(kw_only=True)
 class TokenMaskConfig(TokenShares):
     margin: float = 5.0  # room for more predicted tokens than expected, in standard deviations
+    whole_words: bool = False  # the tokens of a word are predicted together or not at all
+
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """What the transform is to tell of the sites."""
+        return ("words",) if self.whole_words else ()
 
     def capacity(self, sites: int) -> int:
         """Rows that are predicted in a batch of so many sites; what is unused has weight zero.
 
         The count is binomial. At 5 standard deviations one batch in three million has more; its last tokens are then
-        neither hidden nor predicted.
+        neither hidden nor predicted. Whole words come and go together, so that the count varies more.
         """
-        spread = math.sqrt(sites * self.ratio * (1 - self.ratio))
+        together = WORD if self.whole_words else 1
+        spread = math.sqrt(sites * together * self.ratio * (1 - self.ratio))
         return min(sites, math.ceil(sites * self.ratio + self.margin * spread))
 
     def spec(self, sites: Spec) -> Spec:
         self.check("corruption 'token_mask'", sites)
+        if self.whole_words and not (sites.raw or sites).words:
+            raise Mismatch("corruption 'token_mask'.whole_words: the view does not tell words (transform.words=true)")
         return sites
 
 
@@ -82,5 +96,7 @@ class TokenMask(nn.Module):
         room = config.capacity(units.values.numel())
         tag, key = f"token_mask.{path.draw}", (sites.sample, sites.place)
         how = config.rewriting(known)
-        ids, mask, where, weight = masking.pick(units.values, *key, sites.open(), step.rng, tag, how, room)
+        unit = sites.word if config.whole_words else sites.place
+        assert unit is not None, "spec refuses a view without words"
+        ids, mask, where, weight = masking.pick(units.values, *key, unit, sites.open(), step.rng, tag, how, room)
         return Plan(inputs=replace(units, values=ids), sites=sites, mask=mask, where=where, weight=weight)

@@ -25,6 +25,7 @@ class Example:
     valid: Tensor | None = None  # (N,) bool, False = padding inside a fixed length; None = all real
     doc: Tensor | None = None  # (N,) int64 document within the row, -1 = the padding at its end
     group: Tensor | None = None  # (N,) int64 sentence within the document
+    word: Tensor | None = None  # (N,) int64 where its word begins within the document
     segments: Sequence[int] | None = None  # with doc: document lengths, then the padding's (maybe 0); sums to N
     edges: Tensor | None = None  # (2,E) int64 within the example
     grid: tuple[int, ...] | None = None
@@ -70,6 +71,7 @@ def _units(examples: list[Example], crops: int) -> Units:
         fixed=_optional([example.fixed for example in examples], n),
         doc=_optional([example.doc for example in examples], n),
         group=_optional([example.group for example in examples], n),
+        word=_optional([example.word for example in examples], n),
         cu_seqlens=_bounds(examples),
         edges=_edges(examples, n),
         grid=None if ragged else first.grid,

@@ -31,8 +31,7 @@ class Ends(NamedTuple):
     @staticmethod
     def of(tokenizer: Tokenizer, known: Vocabulary) -> Ends:
         """Of a tokenizer that is ready."""
-        pieces = [tokenizer.id_to_token(i) or "" for i in range(known.size)]
-        plain = ["".join(SPACES.get(char, char) for char in piece) for piece in pieces]
+        plain = pieces(tokenizer, known)
         spaced = any(text[:1].isspace() for text in plain)  # else spaces are lost, as between word pieces
         ordinary = torch.arange(known.size) >= known.specials
         closes = [text.rstrip().rstrip(CLOSING).endswith(tuple(SIGNS)) for text in plain]
@@ -41,6 +40,12 @@ class Ends(NamedTuple):
         always = torch.arange(known.size) == known.eos
         closing, wrapping, following = (torch.tensor(flags) & ordinary for flags in (closes, wraps, follows))
         return Ends(closing, wrapping, following, always)
+
+
+def pieces(tokenizer: Tokenizer, known: Vocabulary) -> list[str]:
+    """What each id stands for, with its spaces as spaces; nothing for an id that the tokenizer does not use."""
+    written = [tokenizer.id_to_token(i) or "" for i in range(known.size)]
+    return ["".join(SPACES.get(char, char) for char in piece) for piece in written]
 
 
 def sentence_of(ids: Tensor, ends: Ends) -> Tensor:

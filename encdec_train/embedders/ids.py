@@ -17,7 +17,7 @@ from encdec_train.nn.mask import MaskVector, seat
 from encdec_train.nn.norm import Norm, make_norm
 from encdec_train.nn.position import sincos
 from encdec_train.registry import embedders
-from encdec_train.types import Mismatch, Plan, Sites, Spec, Tokens, Units, gather_rows
+from encdec_train.types import Mismatch, Plan, Sites, Spec, Tokens, Units
 
 
 class IdsPosition(Enum):
@@ -105,7 +105,7 @@ class Ids(nn.Module):
 
     def features(self, units: Units, sites: Sites, keep: Tensor | None) -> Tensor:
         """(B,K or N,D)."""
-        return self.table(units.values if keep is None else gather_rows(units.values, keep))
+        return self.table(units.at(keep))
 
     def place(self, features: Tensor, plan: Plan) -> Tokens:
         x, sites = seat(features, plan, self.mask)

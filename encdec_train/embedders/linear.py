@@ -14,7 +14,7 @@ from encdec_train.nn.norm import Norm, make_norm
 from encdec_train.nn.position import sincos
 from encdec_train.nn.transformer import init_linear
 from encdec_train.registry import embedders
-from encdec_train.types import Mismatch, Plan, Sites, Spec, Tokens, Units, gather_rows
+from encdec_train.types import Mismatch, Plan, Sites, Spec, Tokens, Units
 
 
 class Position(Enum):
@@ -67,7 +67,7 @@ class Linear(nn.Module):
 
     def features(self, units: Units, sites: Sites, keep: Tensor | None) -> Tensor:
         """(B,K or N,D)."""
-        return self.norm(self.project(units.values if keep is None else gather_rows(units.values, keep)))
+        return self.norm(self.project(units.at(keep)))
 
     def place(self, features: Tensor, plan: Plan) -> Tokens:
         x, sites = seat(features, plan, self.mask)

@@ -18,7 +18,7 @@ from encdec_train.nn.norm import Norm, make_norm
 from encdec_train.nn.position import PointPosition
 from encdec_train.nn.transformer import init_linear
 from encdec_train.registry import embedders
-from encdec_train.types import Mismatch, Plan, Sites, Spec, Tokens, Units, gather_rows
+from encdec_train.types import Mismatch, Plan, Sites, Spec, Tokens, Units
 
 
 @dataclass(kw_only=True)
@@ -56,8 +56,7 @@ class Pointnet(nn.Module):
 
     def features(self, units: Units, sites: Sites, keep: Tensor | None) -> Tensor:
         """(B,K or N,D)."""
-        values = units.values if keep is None else gather_rows(units.values, keep)
-        x = self.point(values.unflatten(-1, (-1, self.dims)))  # (B,K,G,C)
+        x = self.point(units.at(keep).unflatten(-1, (-1, self.dims)))  # (B,K,G,C)
         whole = x.amax(2, keepdim=True).expand_as(x)
         found: Tensor = self.group(torch.cat([whole, x], -1)).amax(2)
         return found

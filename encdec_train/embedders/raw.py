@@ -40,9 +40,9 @@ class Raw(nn.Module):
 
     def features(self, units: Units, sites: Sites, keep: Tensor | None) -> Tensor:
         """(B,K or N,C)."""
-        values = units.values.float()
-        if self.standard is not None:
-            values = self.standard(values, units.sites.real())
+        if self.standard is None:
+            return units.at(keep).float()
+        values = self.standard(units.values.float(), units.sites.real())
         return values if keep is None else gather_rows(values, keep)
 
     def place(self, features: Tensor, plan: Plan) -> Tokens:

@@ -5,8 +5,8 @@ integer work here; `restore` alone moves vectors. Each function is a Triton kern
 are fixed, so nothing waits for the device. Under torch.compile the hash and `restore` stay torch, which fuses them with
 what is around them.
 
-The gather of the kept sites' values is torch's everywhere: it reads and writes them once, and torch.compile fuses it
-with the cast and the layer behind it. Spans, blocks and tubes are these functions put together.
+`keep_values` takes the kept sites' values along with the draw; under torch.compile that gather is torch's, which fuses
+it with the cast and the layer behind it. Spans are in `spans`, rectangles in `blocks`; tubes are blocks of `keep`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from torch import Tensor
 
 from encdec_train.kernels.backend import Operation, below_autograd, choose, define, register
 from encdec_train.rng import Rng, fold_keys
+from encdec_train.types import gather_rows
 
 LONGEST = 8192  # of a row that is ranked by comparing all pairs; a longer one is sorted
 WHOLE = 1024  # of a row that one program ranks and splits
+LAST = (1 << 63) - 1
 
 
 def _int64(*, dtype: torch.dtype = torch.int64, dims: int = 0, **_: object) -> str | None:
@@ -49,11 +51,12 @@ def _fuse(**_: object) -> str | None:
     return "torch.compile fuses it" if torch.compiler.is_compiling() else None
 
 
-for _name, _prefers in (("bits", _fuse), ("rank", _sort), ("keep", _compose)):
+for _name, _prefers in (("bits", _fuse), ("rank", _sort), ("keep", _compose), ("choose", _compose)):
     register(Operation(name=f"masking.{_name}", refuses=_int64, prefers=_prefers))
 for _name in ("places", "pick", "negatives"):
     register(Operation(name=f"masking.{_name}", refuses=_int64))
 register(Operation(name="masking.restore", refuses=_narrow, prefers=_fuse))
+register(Operation(name="masking.keep_values", refuses=_int64, prefers=lambda n, **_: _compose(n=n) or _fuse()))
 
 
 def bits(step: Tensor, tag: int, keys: Sequence[Tensor | int]) -> Tensor:
@@ -125,6 +128,54 @@ def keep(sample: Tensor, place: Tensor, rng: Rng, tag: str, kept: int, predicted
     return places(order < kept, kept), places(lost, predicted), lost
 
 
+def keep_values(
+    values: Tensor, sample: Tensor, place: Tensor, rng: Rng, tag: str, kept: int, predicted: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`keep`, and with it the values of the kept sites: (B,N,C) -> (B,K,C)."""
+    n = sample.shape[1]
+    if choose("masking.keep_values", values.device, n=n, dtype=_common([sample, place])) == "triton":
+        step, key = rng.origin(tag, sample.device)
+        kept_sites, lost, mask, taken = _keep_values(values.detach(), sample, place, step, key, kept, predicted)
+        taken = _Taken.apply(values, kept_sites, taken) if values.requires_grad else taken
+        return kept_sites, lost, mask, taken
+    kept_sites, lost, mask = keep(sample, place, rng, tag, kept, predicted)
+    return kept_sites, lost, mask, gather_rows(values, kept_sites)
+
+
+def choose_sites(
+    score: Tensor, sample: Tensor, place: Tensor, rng: Rng, tag: str, capacity: int, *, at_random: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Choose sites of each row, the higher scores first; none of score 0.
+
+    Args:
+        score: (B,N) bool, or uint8 of 0 to 2.
+        sample: (B,N) int64, with `place` the key of a site.
+        place: (B,N) int64.
+        rng: of the step.
+        tag: names the draw.
+        capacity: K, how many of a row at most.
+        at_random: sites of one score are drawn; else all but the zeros count alike, and the first ones are taken.
+
+    Returns:
+        (B*K,) int64 into the flat B*N, by row the chosen ones in their order, then others; (B,N) bool, the chosen ones;
+        (B*K,) float, 0 for the others.
+    """
+    n = score.shape[1]
+    if choose("masking.choose", score.device, n=n, dtype=_common([sample, place])) == "triton":
+        step, key = rng.origin(tag, score.device)
+        found: tuple[Tensor, Tensor, Tensor] = _choose(score, sample, place, step, key, capacity, at_random)
+        return found
+    mask = score > 0
+    if at_random:
+        lots = (rng.bits(tag, sample, place) >> 2) & (LAST >> 2)
+        mask = mask & lowest(((2 - score.long()) << 61) + lots, capacity)
+    else:
+        mask = mask & (mask.long().cumsum(1) <= capacity)
+    index = places(mask, capacity)
+    rows = torch.arange(len(score), device=score.device)[:, None]
+    return (rows * n + index).flatten(), mask, mask.gather(1, index).flatten().float()
+
+
 def share(value: float) -> int:
     """How many of the 2**24 values of `Rng.uniform` are below a float32."""
     return math.ceil(float(np.float32(value)) * 2**24)
@@ -143,14 +194,23 @@ class Rewriting:
 
 
 def pick(
-    ids: Tensor, sample: Tensor, place: Tensor, may: Tensor, rng: Rng, tag: str, how: Rewriting, capacity: int
+    ids: Tensor,
+    sample: Tensor,
+    place: Tensor,
+    unit: Tensor,
+    may: Tensor,
+    rng: Rng,
+    tag: str,
+    how: Rewriting,
+    capacity: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Draw ids by themselves, list the first `capacity` of the batch and rewrite these.
+    """Draw units of ids by themselves, list the first `capacity` of the batch and rewrite these.
 
     Args:
         ids: (B,N) int64.
         sample: (B,N) int64, with `place` the key of a site.
         place: (B,N) int64.
+        unit: (B,N) int64: ids of a sample with the same number are drawn together or not at all; `place`: each alone.
         may: (B,N) bool: sites that may be drawn.
         rng: of the step.
         tag: names the draw.
@@ -161,16 +221,16 @@ def pick(
         ids (B,N); mask (B,N) bool, the drawn sites that found room; where (M,) int64 into the flat B*N, zero where
         unused; weight (M,) float, zero where unused.
     """
-    if choose("masking.pick", ids.device, dtype=_common([ids, sample, place])) == "triton":
+    if choose("masking.pick", ids.device, dtype=_common([ids, sample, place, unit])) == "triton":
         step, key = rng.origin(tag, ids.device)
         tags = [key, rng.origin(f"{tag}.kind", ids.device)[1], rng.origin(f"{tag}.other", ids.device)[1]]
         limits = [share(how.ratio), share(how.hide), share(how.hide + how.random)]
         words = [how.mask, how.first, how.size - how.first]
         found: tuple[Tensor, Tensor, Tensor, Tensor] = _pick(
-            ids, sample, place, may, step, tags, limits, words, capacity
+            ids, sample, place, unit, may, step, tags, limits, words, capacity
         )
         return found
-    drawn = rng.uniform(tag, sample, place) < how.ratio  # (B,N)
+    drawn = rng.uniform(tag, sample, unit) < how.ratio  # (B,N)
     mask, where, weight = fill(drawn & may, capacity)
     new = rewritten(ids, sample, place, rng, tag, how)
     return torch.where(mask, new, ids), mask, where, weight
@@ -313,10 +373,59 @@ def _keep_run(
     return keep, lost, mask
 
 
+def _keep_values_run(
+    values: Tensor, sample: Tensor, place: Tensor, step: Tensor, tag: int, kept: int, predicted: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    to, (rows, n, width), values = _kernels(), values.shape, values.contiguous()
+    keep, lost = (sample.new_empty(rows, count) for count in (kept, predicted))
+    mask, taken = sample.new_empty(rows, n, dtype=torch.bool), values.new_empty(rows, kept, width)
+    sizes, (block, warps) = (n, kept, predicted, width, *sample.stride(), *place.stride()), to.keep_options(n)
+    to.keep_values_kernel[(rows,)](
+        *(values, sample, place, step, keep, lost, mask, taken, tag, *sizes),
+        BLOCK=block,
+        OTHERS=to.OTHERS,
+        KEPT=to.KEPT,
+        COLUMNS=to.columns(width),
+        num_warps=warps,
+    )
+    return keep, lost, mask, taken
+
+
+class _Taken(torch.autograd.Function):
+    """Values that were taken from others already."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, keep: Tensor, taken: Tensor) -> Tensor:
+        ctx.save_for_backward(keep)
+        ctx.shape = values.shape
+        return taken.view_as(taken)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        """No site is kept twice, so that nothing is summed and the order of writing does not matter."""
+        (keep,) = ctx.saved_tensors
+        return gradient.new_zeros(ctx.shape).scatter(1, keep[:, :, None].expand_as(gradient), gradient), None, None
+
+
+def _choose_run(
+    score: Tensor, sample: Tensor, place: Tensor, step: Tensor, tag: int, capacity: int, at_random: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    to, (rows, n), score = _kernels(), score.shape, score.contiguous()
+    where, mask = sample.new_empty(rows * capacity), score.new_empty(rows, n, dtype=torch.bool)
+    weight = torch.empty(rows * capacity, dtype=torch.float32, device=score.device)
+    strides, (block, warps) = (*sample.stride(), *place.stride()), to.keep_options(n)
+    inputs, outputs = (score.view(torch.uint8), sample, place, step), (where, mask, weight)
+    to.choose_kernel[(rows,)](
+        *inputs, *outputs, tag, n, capacity, *strides, RANDOM=at_random, BLOCK=block, OTHERS=to.OTHERS, num_warps=warps
+    )
+    return outputs
+
+
 def _pick_run(
     ids: Tensor,
     sample: Tensor,
     place: Tensor,
+    unit: Tensor,
     may: Tensor,
     step: Tensor,
     tags: list[int],
@@ -325,14 +434,14 @@ def _pick_run(
     capacity: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     to, size = _kernels(), ids.numel()
-    ids, sample, place, may = (x.contiguous() for x in (ids, sample, place, may))
+    ids, sample, place, unit, may = (x.contiguous() for x in (ids, sample, place, unit, may))
     grid = (_tiles(size, to.PICK),)
     counts = ids.new_empty(grid)
-    to.count_kernel[grid](sample, place, may, step, counts, tags[0], size, limits[0], to.PICK)
+    to.count_kernel[grid](sample, unit, may, step, counts, tags[0], size, limits[0], to.PICK)
     before = counts.cumsum(0) - counts
     out, mask = torch.empty_like(ids), torch.empty_like(may)
     where, weight = ids.new_zeros(capacity), ids.new_zeros(capacity, dtype=torch.float32)
-    inputs, outputs = (ids, sample, place, may, step, before), (out, mask, where, weight)
+    inputs, outputs = (ids, sample, place, unit, may, step, before), (out, mask, where, weight)
     to.pick_kernel[grid](*inputs, *outputs, *tags, size, capacity, *limits, *words, to.PICK)
     return outputs
 
@@ -416,11 +525,32 @@ _keep = define(
         sample.new_empty(sample.shape, dtype=torch.bool),
     ),
 )
+_keep_values = define(
+    "mask_keep_values(Tensor values, Tensor sample, Tensor place, Tensor step, int tag, SymInt kept, SymInt predicted)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    _keep_values_run,
+    lambda values, sample, place, step, tag, kept, predicted: (
+        sample.new_empty(len(sample), kept),
+        sample.new_empty(len(sample), predicted),
+        sample.new_empty(sample.shape, dtype=torch.bool),
+        values.new_empty(len(values), kept, values.shape[2]),
+    ),
+)
+_choose = define(
+    "mask_choose(Tensor score, Tensor sample, Tensor place, Tensor step, int tag, SymInt capacity, bool at_random)"
+    " -> (Tensor, Tensor, Tensor)",
+    _choose_run,
+    lambda score, sample, place, step, tag, capacity, at_random: (
+        sample.new_empty(len(score) * capacity),
+        score.new_empty(score.shape, dtype=torch.bool),
+        sample.new_empty(len(score) * capacity, dtype=torch.float32),
+    ),
+)
 _pick = define(
-    "mask_pick(Tensor ids, Tensor sample, Tensor place, Tensor may, Tensor step, int[] tags, int[] limits,"
+    "mask_pick(Tensor ids, Tensor sample, Tensor place, Tensor unit, Tensor may, Tensor step, int[] tags, int[] limits,"
     " int[] words, SymInt capacity) -> (Tensor, Tensor, Tensor, Tensor)",
     _pick_run,
-    lambda ids, sample, place, may, step, tags, limits, words, capacity: (
+    lambda ids, sample, place, unit, may, step, tags, limits, words, capacity: (
         ids.new_empty(ids.shape),
         may.new_empty(may.shape),
         ids.new_empty(capacity),

@@ -160,9 +160,15 @@ def keep_kernel(
 ):
     """The `kept` sites of lowest rank and the `predicted` ones of highest, in their order. One program for a row."""
     row = tl.program_id(0).to(tl.int64)
-    start = begin(step, tag)
     samples, places = sample + row * sample_row, place + row * place_row
     here = tl.arange(0, BLOCK)
+    rank = ranks(samples, places, begin(step, tag), n, sample_column, place_column, here, BLOCK, OTHERS)
+    split(keep, lost, mask, rank, here, row, n, kept, predicted)
+
+
+@triton.jit
+def ranks(samples, places, start, n, sample_column, place_column, here, BLOCK: tl.constexpr, OTHERS: tl.constexpr):
+    """The rank of every site of a row in its random order."""
     real = here < n
     mine = fold(start, tl.load(samples + here * sample_column, mask=real, other=0))
     mine = fold(mine, tl.load(places + here * place_column, mask=real, other=0))
@@ -173,25 +179,131 @@ def keep_kernel(
         key = fold(start, tl.load(samples + at * sample_column, mask=there, other=0))
         key = fold(key, tl.load(places + at * place_column, mask=there, other=0))
         rank += lower(tl.where(there, key, LAST), at, mine, here)
-    is_kept = real & (rank < kept)
-    is_lost = real & (rank >= n - predicted)
-    tl.store(keep + row * kept + tl.cumsum(is_kept.to(tl.int32), 0) - 1, here.to(tl.int64), mask=is_kept)
-    tl.store(lost + row * predicted + tl.cumsum(is_lost.to(tl.int32), 0) - 1, here.to(tl.int64), mask=is_lost)
-    tl.store(mask + row * n + here, is_lost, mask=real)
+    return rank
 
 
 @triton.jit
-def picked(sample, place, may, start, at, real, limit):
+def split(keep, lost, mask, rank, here, row, n, kept, predicted):
+    """Write where the first and the last of an order stand. Returns which are the first, and their number."""
+    real = here < n
+    is_kept = real & (rank < kept)
+    is_lost = real & (rank >= n - predicted)
+    slot = tl.cumsum(is_kept.to(tl.int32), 0) - 1
+    tl.store(keep + row * kept + slot, here.to(tl.int64), mask=is_kept)
+    tl.store(lost + row * predicted + tl.cumsum(is_lost.to(tl.int32), 0) - 1, here.to(tl.int64), mask=is_lost)
+    tl.store(mask + row * n + here, is_lost, mask=real)
+    return is_kept, slot
+
+
+@triton.jit(do_not_specialize=["tag"])
+def keep_values_kernel(
+    values,
+    sample,
+    place,
+    step,
+    keep,
+    lost,
+    mask,
+    taken,
+    tag,
+    n,
+    kept,
+    predicted,
+    width,
+    sample_row,
+    sample_column,
+    place_row,
+    place_column,
+    BLOCK: tl.constexpr,
+    OTHERS: tl.constexpr,
+    KEPT: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """`keep_kernel`, and the values of the kept sites, KEPT of them at a time."""
+    row = tl.program_id(0).to(tl.int64)
+    samples, places = sample + row * sample_row, place + row * place_row
+    here = tl.arange(0, BLOCK)
+    rank = ranks(samples, places, begin(step, tag), n, sample_column, place_column, here, BLOCK, OTHERS)
+    is_kept, slot = split(keep, lost, mask, rank, here, row, n, kept, predicted)
+    values, taken = values + row * n * width, taken + row * kept * width
+    slot = tl.where(is_kept, slot, -1)
+    for start in range(0, kept, KEPT):
+        new = start + tl.arange(0, KEPT)
+        old = tl.sum(tl.where(slot[None, :] == new[:, None], here[None, :], 0), 1)
+        for first in range(0, width, COLUMNS):
+            column = (first + tl.arange(0, COLUMNS))[None, :]
+            put = (new < kept)[:, None] & (column < width)
+            value = tl.load(values + (old[:, None] * width + column), mask=put)
+            tl.store(taken + (new[:, None] * width + column), value, mask=put)
+
+
+@triton.jit(do_not_specialize=["tag"])
+def choose_kernel(
+    score,
+    sample,
+    place,
+    step,
+    where,
+    mask,
+    weight,
+    tag,
+    n,
+    capacity,
+    sample_row,
+    sample_column,
+    place_row,
+    place_column,
+    RANDOM: tl.constexpr,
+    BLOCK: tl.constexpr,
+    OTHERS: tl.constexpr,
+):
+    """At most `capacity` sites of a row, the higher scores first, none of score 0. One program for a row."""
+    row = tl.program_id(0).to(tl.int64)
+    here = tl.arange(0, BLOCK)
+    real = here < n
+    high = tl.load(score + row * n + here, mask=real, other=0).to(tl.int64)
+    chosen = real & (high > 0)
+    if RANDOM:
+        start = begin(step, tag)
+        samples, places = sample + row * sample_row, place + row * place_row
+        mine = lot(start, high, samples + here * sample_column, places + here * place_column, real)
+        rank = tl.zeros([BLOCK], tl.int32)
+        for first in range(0, n, OTHERS):
+            at = first + tl.arange(0, OTHERS)
+            there = at < n
+            other = tl.load(score + row * n + at, mask=there, other=0).to(tl.int64)
+            key = lot(start, other, samples + at * sample_column, places + at * place_column, there)
+            rank += lower(tl.where(there, key, LAST), at, mine, here)
+        chosen = chosen & (rank < capacity)
+    else:
+        chosen = chosen & (tl.cumsum(chosen.to(tl.int32), 0) <= capacity)
+    upto = tl.cumsum(chosen.to(tl.int32), 0)
+    slot = tl.where(chosen, upto - 1, tl.sum(chosen.to(tl.int32), 0) + here - upto)
+    out = row * capacity + slot
+    tl.store(where + out, row * n + here, mask=real & (slot < capacity))
+    tl.store(weight + out, chosen.to(tl.float32), mask=real & (slot < capacity))
+    tl.store(mask + row * n + here, chosen, mask=real)
+
+
+@triton.jit
+def lot(start, score, sample, place, real):
+    """What sites are ranked by: higher scores first, then at random."""
+    key = fold(fold(start, tl.load(sample, mask=real, other=0)), tl.load(place, mask=real, other=0))
+    return ((2 - score) << 61) + ((key >> 2) & (LAST >> 2))
+
+
+@triton.jit
+def picked(sample, unit, may, start, at, real, limit):
     """Which sites are drawn."""
-    bits = fold(fold(start, tl.load(sample + at, mask=real, other=0)), tl.load(place + at, mask=real, other=0))
+    bits = fold(fold(start, tl.load(sample + at, mask=real, other=0)), tl.load(unit + at, mask=real, other=0))
     return real & (chance(bits) < limit) & (tl.load(may + at, mask=real, other=0) != 0)
 
 
 @triton.jit(do_not_specialize=["tag"])
-def count_kernel(sample, place, may, step, counts, tag, size, limit, BLOCK: tl.constexpr):
+def count_kernel(sample, unit, may, step, counts, tag, size, limit, BLOCK: tl.constexpr):
     """How many sites of each block are drawn."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    found = picked(sample, place, may, begin(step, tag), at, at < size, limit)
+    found = picked(sample, unit, may, begin(step, tag), at, at < size, limit)
     tl.store(counts + tl.program_id(0), tl.sum(found.to(tl.int64), 0))
 
 
@@ -200,6 +312,7 @@ def pick_kernel(
     ids,
     sample,
     place,
+    unit,
     may,
     step,
     before,
@@ -223,7 +336,7 @@ def pick_kernel(
     """Drawn sites that find room are rewritten and listed. `before` counts the drawn ones of earlier blocks."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     real = at < size
-    found = picked(sample, place, may, begin(step, tag), at, real, limit)
+    found = picked(sample, unit, may, begin(step, tag), at, real, limit)
     slot = tl.load(before + tl.program_id(0)) + tl.cumsum(found.to(tl.int64), 0) - 1
     found = found & (slot < capacity)
     samples, places = tl.load(sample + at, mask=real, other=0), tl.load(place + at, mask=real, other=0)
@@ -301,7 +414,7 @@ def restore_kernel(
         tl.store(out + site * width + at, x.to(out.dtype.element_ty), mask=real)
 
 
-FOLD, RANK, OTHERS, PLACES, PICK, NEGATIVES = 1024, 128, 8, 512, 512, 512  # tiles
+FOLD, RANK, OTHERS, KEPT, PLACES, PICK, NEGATIVES = 1024, 128, 8, 8, 512, 512, 512  # tiles
 WHOLE = 1024  # sites of the longest row that one program ranks and splits
 
 
@@ -309,6 +422,11 @@ def keep_options(n: int) -> tuple[int, int]:
     """Tile and warps of a program that holds a row of `n` sites: 64 sites a warp."""
     block = max(16, triton.next_power_of_2(n))
     return block, min(max(block // 64, 1), 16)
+
+
+def columns(width: int) -> int:
+    """Columns of a tile of kept sites."""
+    return min(triton.next_power_of_2(width), 256)
 
 
 def restore_tile(width: int) -> int:
@@ -343,11 +461,23 @@ def jobs(arch: int) -> list[Job]:
     strides = dict.fromkeys(("sample_row", "sample_column", "place_row", "place_column"), "i64")
     for n in (16, 256, WHOLE):
         block, warps = keep_options(n)
-        job(f"keep {n}", keep_kernel, keys | out | counts | strides, {"BLOCK": block, "OTHERS": OTHERS}, warps)
-    count = keys | {"may": "*i1", "counts": "*i64", "size": "i32", "limit": "i32"}
+        tiles: dict[str, Any] = {"BLOCK": block, "OTHERS": OTHERS}
+        job(f"keep {n}", keep_kernel, keys | out | counts | strides, tiles, warps)
+        for kind, wide in (("bf16", 768), ("fp32", 768), ("fp32", 3)):
+            of_values = {"values": f"*{kind}", "taken": f"*{kind}", "width": "i32"} | keys | out | counts | strides
+            wider = tiles | {"KEPT": KEPT, "COLUMNS": columns(wide)}
+            job(f"keep {n} with {kind} {wide}", keep_values_kernel, of_values, wider, warps)
+    names = {"score": "*u8", "where": "*i64", "mask": "*i1", "weight": "*fp32", "n": "i32", "capacity": "i32"}
+    for n in (256, WHOLE):
+        for random in (False, True):
+            block, warps = keep_options(n)
+            constants = {"RANDOM": random, "BLOCK": block, "OTHERS": OTHERS}
+            job(f"choose {n} random={random}", choose_kernel, keys | names | strides, constants, warps)
+    drawn = {"sample": "*i64", "unit": "*i64", "step": "*i64", "tag": "i64"}
+    count = drawn | {"may": "*i1", "counts": "*i64", "size": "i32", "limit": "i32"}
     job("count", count_kernel, count, {"BLOCK": PICK})
     numbers = ("size", "capacity", "limit", "hide_limit", "other_limit", "hidden_id", "first_id", "ordinary")
-    pick = keys | dict.fromkeys(("ids", "before", "out", "where"), "*i64") | {"may": "*i1", "mask": "*i1"}
+    pick = keys | dict.fromkeys(("unit", "ids", "before", "out", "where"), "*i64") | {"may": "*i1", "mask": "*i1"}
     pick |= {"weight": "*fp32", "kind_tag": "i64", "other_tag": "i64"} | dict.fromkeys(numbers, "i32")
     job("pick", pick_kernel, pick, {"BLOCK": PICK})
     negatives = keys | dict.fromkeys(("order", "first", "rank", "others", "out"), "*i64")

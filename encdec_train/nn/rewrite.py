@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from encdec_train.kernels import spans
 from encdec_train.types import Attend, Plan, Sites, Units
 
 
@@ -34,13 +35,7 @@ class Documents(NamedTuple):
 def documents(sites: Sites, shortest: int) -> Documents:
     """Which site belongs to which document. Those with fewer than `shortest` sites are left out: length 0."""
     doc = sites.doc if sites.doc is not None else torch.where(sites.real(), 0, -1)
-    begins = F.pad(doc[:, 1:] != doc[:, :-1], (1, 0), value=True)
-    here = torch.arange(sites.n, device=doc.device).expand_as(doc)
-    start = torch.where(begins, here, 0).cummax(1).values
-    index = begins.long().cumsum(1) - 1
-    lengths = torch.zeros_like(doc).scatter_add_(1, index, (doc >= 0).long())
-    lengths = torch.where(lengths < shortest, 0, lengths)
-    return Documents(index, here - start, lengths.gather(1, index))
+    return Documents(*spans.documents(doc, shortest))
 
 
 def rewrite(
@@ -71,35 +66,24 @@ def rewrite(
     Returns:
         Units of (B,room) ids. Rows that held packed documents are packed again.
     """
-    flags = torch.stack([flag & docs.real for flag, _ in writes], 2).flatten(1)  # (B,N*writes) in order of writing
-    count = flags.long().cumsum(1)
-    slot = torch.where(flags, count - 1, room).clamp_max(room)  # one slot more takes what is not written
-
-    def put(fields: Sequence[Tensor], fill: int) -> Tensor:
-        row = fields[0].new_full((slot.shape[0], room + 1), fill)
-        return row.scatter_(1, slot, torch.stack(list(fields), 2).flatten(1))[:, :room]
-
-    def carry(field: Tensor, fill: int) -> Tensor:
-        return put([field] * len(writes), fill)
-
-    used = count[:, -1:]
-    packed = sites.doc is not None
-    place = torch.arange(room, device=slot.device).expand(slot.shape[0], -1)
-    valid = None if full else place < used
-    if packed:
-        index = carry(docs.number, -1)
-        begins = F.pad(index[:, 1:] != index[:, :-1], (1, 0), value=True)
-        place = place - torch.where(begins, place, 0).cummax(1).values
-        place = place % max(longest, 1)  # the padding may be longer than any document
+    real, packed = docs.real, sites.doc is not None
+    ids, sample, place, number, used = spans.write(
+        [(flag & real, values) for flag, values in writes],
+        *(sites.sample, docs.number, docs.item),
+        packed=packed,
+        room=room,
+        longest=longest,
+        pad=pad,
+    )
     new = Sites(
-        sample=carry(sites.sample, 0),
+        sample=sample,
         place=place,
-        valid=valid,
-        doc=None if sites.doc is None else carry(sites.doc, -1),
+        valid=None if full else torch.arange(room, device=used.device) < used,
+        doc=number if packed else None,
         cu_seqlens=None if lengths is None else _bounds(sites, lengths, room, used),
         max_len=longest,
     )
-    return Units(values=put([ids for _, ids in writes], pad), sites=new)
+    return Units(values=ids, sites=new)
 
 
 def _bounds(sites: Sites, lengths: Tensor, room: int, used: Tensor) -> Tensor | None:

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from encdec_train.corruptions.span_mask import SpanMask, SpanMaskConfig
 from encdec_train.kernels import masking
 from encdec_train.kernels.backend import Backend, using
 from encdec_train.kernels.masking import Rewriting
 from encdec_train.rng import Rng
-from encdec_train.types import Path, Sites, Spec, Units, gather_rows
+from encdec_train.types import gather_rows
 from kernel_cases.common import Bench, Check, Goal, Inputs
 
 WORDS = Rewriting(ratio=0.15, hide=0.8, random=0.1, mask=103, first=1000, size=30522)
@@ -46,7 +45,22 @@ def _keep(sample: Tensor, place: Tensor) -> Inputs:
 
 def _pick(sample: Tensor, place: Tensor) -> Inputs:
     room = sample.numel() // 5 + 1
-    return masking.pick(place + 1000, sample, place, place % 9 > 0, _rng(sample.device), "a", WORDS, room)
+    return masking.pick(place + 1000, sample, place, place // 3, place % 9 > 0, _rng(sample.device), "a", WORDS, room)
+
+
+def _keep_values(sample: Tensor, place: Tensor) -> Inputs:
+    values, kept = (sample[:, :, None] + place[:, :, None] + torch.arange(70, device=sample.device)).float(), 1
+    kept += sample.shape[1] // 4
+    rng = _rng(sample.device)
+    return masking.keep_values(values, sample, place, rng, "a", kept, sample.shape[1] - kept)
+
+
+def _choose(sample: Tensor, place: Tensor) -> Inputs:
+    score, key = (place % 3).to(torch.uint8), (sample, place, _rng(sample.device), "a")
+    few = sample.shape[1] // 2 + 1
+    return *masking.choose_sites(score, *key, few, at_random=True), *masking.choose_sites(
+        score > 0, *key, few, at_random=False
+    )
 
 
 def _negatives(sample: Tensor, place: Tensor) -> Inputs:
@@ -67,7 +81,7 @@ def _on_cpu(call: Callable[..., Inputs], sample: Tensor, place: Tensor) -> Input
 
 
 def checks() -> Iterator[Check]:
-    for call in (_bits, _rank, _keep, _pick, _negatives, _restore):
+    for call in (_bits, _rank, _keep, _keep_values, _choose, _pick, _negatives, _restore):
         for rows, n in ((1, 1), (3, 17), (5, 130), (64, 196), (7, 1000), (2, 1024)):
             yield Check(
                 name=f"{call.__name__.removeprefix('_')} rows={rows} n={n}",
@@ -86,6 +100,9 @@ def _patches(rows: int, n: int, width: int, device: torch.device) -> dict[str, C
     rng, kept = _rng(device), n // 4
 
     def ours() -> object:
+        return masking.keep_values(values, sample, place, rng, "a", kept, n - kept)
+
+    def apart() -> object:
         keep, lost, mask = masking.keep(sample, place, rng, "a", kept, n - kept)
         return gather_rows(values, keep), lost, mask
 
@@ -97,32 +114,12 @@ def _patches(rows: int, n: int, width: int, device: torch.device) -> dict[str, C
         mask[:, :kept] = 0
         return found, mask.gather(1, restore), restore
 
-    return {"ours": ours, "argsort and gather, compiled": torch.compile(sorted_)}
-
-
-def _frames(rows: int, n: int, device: torch.device) -> dict[str, Callable[[], object]]:
-    sample, place = _keys(rows, n, torch.float32, device)
-    sites = Sites(sample=sample, place=place)
-    units = Units(values=torch.zeros(rows, n, 1, device=device), sites=sites)
-    corruption, step = SpanMask(SpanMaskConfig(), Spec(kind="vectors", width=1)), _Keyed(_rng(device))
-
-    def draw(backend: Backend) -> object:
-        with using(backend=backend):
-            return corruption(units, sites, step, Path())  # type: ignore[arg-type]
-
-    numpy = _hf_spans(rows, n)
-    return {"ours": partial(draw, Backend.auto), "torch": partial(draw, Backend.reference), "transformers": numpy}
+    return {"ours": ours, "draw, then gather": apart, "argsort and gather, compiled": torch.compile(sorted_)}
 
 
 class _Keyed:
     def __init__(self, rng: Rng) -> None:
         self.rng = rng
-
-
-def _hf_spans(rows: int, n: int) -> Callable[[], Any]:
-    from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
-
-    return lambda: _compute_mask_indices((rows, n), 0.65, 10)
 
 
 def _words(rows: int, n: int, device: torch.device) -> dict[str, Callable[[], object]]:
@@ -137,7 +134,7 @@ def _words(rows: int, n: int, device: torch.device) -> dict[str, Callable[[], ob
     collator, here = DataCollatorForLanguageModeling(tokenizer), ids.cpu()
     special = torch.zeros_like(here, dtype=torch.bool)
     return {
-        "ours": lambda: masking.pick(ids, sample, place, may, rng, "a", WORDS, room),
+        "ours": lambda: masking.pick(ids, sample, place, place, may, rng, "a", WORDS, room),
         "transformers": lambda: collator.torch_mask_tokens(here.clone(), special),
     }
 
@@ -167,7 +164,6 @@ def benches() -> Iterator[Bench]:
             name=f"keep a quarter, 1024 rows of {n} of 768", prepare=partial(_patches, 1024, n, 768), goals=goals
         )
     both = (Goal(against="torch", times=3.0), Goal(against="transformers", times=50.0))
-    yield Bench(name="spans, 32 rows of 800", prepare=partial(_frames, 32, 800), goals=both)
     yield Bench(name="negatives, 32 rows of 400, 100 each", prepare=partial(_distractors, 32, 400, 100), goals=both)
     yield Bench(name="80/10/10, 128 rows of 512", prepare=partial(_words, 128, 512), goals=both[1:])
 

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from encdec_train.kernels.backend import Backend, using
 from encdec_train.registry import Registry, discover
 from encdec_train.rng import Rng
 from encdec_train.types import Path, Sites, Spec, Units, Vocabulary, map_tensors
@@ -67,6 +69,35 @@ def test_on_a_device_without_data(name, monkeypatch):
         one, other = getattr(plan, field), getattr(empty, field)
         assert (one is None) == (other is None)
         assert one is None or one.shape == other.shape
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations of torch that compute or copy something."""
+
+    VIEWS = ("view", "expand", "unsqueeze", "slice", "select", "detach", "alias", "transpose", "empty", "new_empty")
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.overloadpacket.__name__ not in self.VIEWS
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("block_mask", 8), ("drop", 8), ("multi_block", 8), ("span_corruption", 50), ("span_mask", 8), ("token_mask", 8)],
+)
+def test_kernels_stand_for_most_operations(name, most):
+    part, units = made(name)
+    part(units, units.sites, Keyed("cpu"), Path())  # makes tables
+    counts = []
+    for backend in (Backend.reference, Backend.triton):
+        with using(backend=backend, strict=True), Operations() as operations:
+            part(units, units.sites, Keyed("cpu"), Path())
+        counts.append(operations.count)
+    assert counts[1] <= most < counts[0] / 3
 
 
 @pytest.mark.parametrize("name", ["span_mask", "token_mask"])

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from encdec_train.corruptions.span_corruption import SpanCorruption, SpanCorruptionConfig, draw_spans
+from encdec_train.corruptions.span_corruption import SpanCorruption, SpanCorruptionConfig
 from encdec_train.data.example import Example, collate
+from encdec_train.kernels.spans import alternate
 from encdec_train.nn.rewrite import documents
 from encdec_train.rng import Rng
 from encdec_train.step import Parts, Step
@@ -209,8 +210,7 @@ def masks(length: int, count: int, density: float, mean: float) -> np.ndarray:
     docs = documents(units.sites, 2)
     noise = torch.full_like(docs.item, config.noise(length))
     spans = torch.full_like(docs.item, config.spans(length))
-    bits = Rng(3).bits("t", units.sites.sample, docs.item)
-    return draw_spans(docs, noise, spans, bits)[0].numpy()
+    return alternate(units.sites.sample, docs.number, docs.item, noise, spans, Rng(3), "t")[0].numpy()
 
 
 def test_counts_and_span_lengths_follow_the_definition() -> None:

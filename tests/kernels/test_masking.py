@@ -1,6 +1,7 @@
 """Masking kernels against their twins, bit for bit, and both against what was stored."""
 
 import hashlib
+from functools import partial
 
 import pytest
 import torch
@@ -76,15 +77,69 @@ def test_keep(rows, n, share):
     assert mask.sum(1).tolist() == [predicted] * rows
 
 
+@pytest.mark.parametrize(("rows", "n"), SIZES)
+@pytest.mark.parametrize(("width", "dtype"), [(1, torch.float32), (300, torch.float16)])
+def test_keep_values_and_their_gradient(rows, n, width, dtype):
+    kept, lost = n // 3, n - n // 3
+    values = (torch.randn(rows, width, n).to(dtype).transpose(1, 2)).requires_grad_()
+    make = lambda: masking.keep_values(values, *keys(rows, n), rng(), "a", kept, lost)  # noqa: E731
+    *sites, taken = twice(make)
+    for one, other in zip(sites, masking.keep(*keys(rows, n), rng(), "a", kept, lost), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(taken, values.gather(1, sites[0][..., None].expand(-1, -1, width)))
+    weight = torch.randn(rows, kept, width).to(dtype)
+    twice(lambda: torch.autograd.grad((make()[3] * weight).sum(), values))
+
+
+@pytest.mark.parametrize(("rows", "n"), SIZES)
+@pytest.mark.parametrize("at_random", [False, True])
+def test_choose_sites(rows, n, at_random):
+    sample, place = keys(rows, n)
+    score = (place * 5 % 3).to(torch.uint8) * (sample != 2)  # nothing of the third row can be chosen
+    score = score if at_random else score > 0
+    for capacity in {1, max(1, n // 2), n}:
+        make = partial(masking.choose_sites, score, sample, place, rng(), "a", capacity, at_random=at_random)
+        where, mask, weight = twice(make)
+        where, weight = where.view(rows, capacity) - torch.arange(rows)[:, None] * n, weight.view(rows, capacity)
+        for row in range(rows):
+            able = (score[row] > 0).nonzero()[:, 0]
+            count = min(capacity, len(able))
+            chosen = where[row, :count]
+            assert chosen.tolist() == mask[row].nonzero()[:, 0].tolist()
+            assert weight[row].tolist() == [1.0] * count + [0.0] * (capacity - count)
+            assert sorted(where[row].tolist()) == sorted(set(where[row].tolist()))
+            highest = score[row].long().sort(descending=True).values[:count] if at_random else score[row][able][:count]
+            assert score[row][chosen].long().sum() == highest.sum()
+        assert capacity < n or torch.equal(mask, score > 0)
+
+
+def test_sites_of_one_score_are_chosen_equally_often():
+    sample, place = keys(4000, 6)
+    mask = masking.choose_sites(place > 0, sample, place, rng(), "a", 2, at_random=True)[1]
+    assert not mask[:, 0].any() and (mask[:, 1:].float().mean(0) - 0.4).abs().max() < 0.03
+
+
 @pytest.mark.parametrize(("rows", "n"), [*SIZES, (9, 130)])
 @pytest.mark.parametrize("room", [0.1, 0.4, 1.0])
 def test_pick(rows, n, room):
     sample, place = keys(rows, n)
     ids, may, capacity = place + 7, place % 5 != 0, max(1, int(rows * n * room))
-    found, mask, where, weight = twice(lambda: masking.pick(ids, sample, place, may, rng(), "a", HOW, capacity))
+    found, mask, where, weight = twice(lambda: masking.pick(ids, sample, place, place, may, rng(), "a", HOW, capacity))
     assert torch.equal(mask.flatten().nonzero()[:, 0], where[weight > 0])
     assert not (mask & ~may).any()
     assert torch.equal(found[~mask], ids[~mask])
+
+
+@pytest.mark.parametrize(("rows", "n"), SIZES)
+def test_units_are_picked_whole(rows, n):
+    sample, place = keys(rows, n)
+    may, unit = place % 5 != 0, place - place % 3
+    _, mask, _, _ = twice(lambda: masking.pick(place, sample, place, unit, may, rng(), "a", HOW, rows * n))
+    for start in range(0, n, 3):
+        these = slice(start, start + 3)
+        assert torch.equal(mask[:, these].any(1)[:, None] & may[:, these], mask[:, these])
+    alone = masking.pick(place[:1], sample[-1:], place[:1], unit[:1], may[:1], rng(), "a", HOW, n)[1]
+    assert torch.equal(alone[0], mask[-1])
 
 
 @pytest.mark.parametrize("value", [0.15, 0.3, 1.0, 0.0, 2.0**-24, 0.1, 1 - 2.0**-24])
@@ -150,6 +205,7 @@ def digest(*tensors):
 
 GOLDEN = {
     "bits": "87eccc674e6a5c3d",
+    "choose": "50c834cf7e7a5eae",
     "keep": "2b39740a779f8e45",
     "negatives": "bc37e6ea6498c671",
     "pick": "fe9b9d93959fdc65",
@@ -164,7 +220,10 @@ def test_masks_are_those_that_were_stored(backend):
         found = {
             "bits": digest(rng().bits("golden", sample, place)),
             "keep": digest(*masking.keep(sample, place, rng(), "golden", 49, 147)),
-            "pick": digest(*masking.pick(place + 5, sample, place, place > 0, rng(), "golden", HOW, 120)),
+            "choose": digest(
+                *masking.choose_sites(place > 9, sample, place, rng(), "golden", 49, at_random=True),
+            ),
+            "pick": digest(*masking.pick(place + 5, sample, place, place, place > 0, rng(), "golden", HOW, 120)),
             "negatives": digest(
                 masking.negatives(bits // 300, bits % 7 > 0, 10, rng(), "golden", bits, bits + 1),
             ),
@@ -188,7 +247,9 @@ def test_operations_of_torch():
         (ops.mask_rank.default, (sample,)),
         (ops.mask_places.default, (place > 3, 4)),
         (ops.mask_keep.default, (sample, place, step, 5, 3, 4)),
-        (ops.mask_pick.default, (sample, sample, place, place > 3, step, [1, 2, 3], [9, 9, 9], [1, 2, 3], 4)),
+        (ops.mask_keep_values.default, (torch.randn(2, 9, 3), sample, place, step, 5, 3, 4)),
+        (ops.mask_choose.default, (place > 2, sample, place, step, 5, 3, True)),
+        (ops.mask_pick.default, (sample, sample, place, place, place > 3, step, [1, 2, 3], [9, 9, 9], [1, 2, 3], 4)),
         (ops.mask_negatives.default, (row, row, row, row, row > 2, row, row, step, 5, 3)),
     ]
     shapes = (2, 5, 3), (3,), (2, 4, 3), (4, 2, 3)

@@ -50,7 +50,7 @@ def test_samples_and_scores_are_kept(tmp_path):
         "transformer_nmt", tmp_path, "probe=[generate]", "probe.generate.score=chrf", "probe.generate.beam=2"
     )
     run = assembled(config, tmp_path / "run")
-    value = evaluate(run)["generate"]
+    value = evaluate(run)["generate"].value
     kept = json.loads((tmp_path / "run" / "samples" / "generate_main.json").read_text(encoding="utf-8"))
     assert kept["scores"]["chrf"] == value and len(kept["rows"]) == 20
     every = list(Generate(config.probe["generate"]).rows(frozen(run)))

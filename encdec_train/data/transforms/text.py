@@ -22,6 +22,7 @@ from encdec_train.data.template import Filled, columns, fill
 from encdec_train.data.tokenizers import TokenizerKind, byte_counts, load, read_vocabulary, save, train, vocabulary
 from encdec_train.data.tokens import Broken, Documents, TokenRows, digest, encode, texts
 from encdec_train.data.transform import Drawing, NoItems, Transform
+from encdec_train.data.words import Openings, word_of
 from encdec_train.data.written import written
 from encdec_train.registry import transforms
 from encdec_train.rng import Rng
@@ -57,6 +58,7 @@ class TextConfig:
     whole: bool = False  # joined documents: rows end with a sentence where they can, and are filled up (RoBERTa)
     eos: bool = True  # end it with [SEP] or </s>
     sentences: bool = False  # tell corruptions which sentence a token belongs to
+    words: bool = False  # tell corruptions which tokens make a word; one that asks for it need not be told here
     seed: int = 0  # of the order in which documents are packed or joined
     cache: str | None = None  # folder that keeps encoded texts from run to run; none: encoded anew
 
@@ -105,6 +107,7 @@ class Text(Transform):
         self._tokenizer: Tokenizer | None = None
         self._documents: dict[str, Documents] = {}
         self._ends: Ends | None = None
+        self._openings: Openings | None = None
 
     @property
     def by_row(self) -> bool:
@@ -147,6 +150,7 @@ class Text(Transform):
                 max_len=config.length if whole else config.document,
                 vocabulary=known,
                 groups=config.sentences,
+                words=config.words,
                 docs=config.layout is Layout.packed,
                 fixed=config.bos or config.eos,
             )
@@ -178,6 +182,8 @@ class Text(Transform):
         self._tokenizer = tokenizer
         if config.sentences or config.whole:
             self._ends = Ends.of(tokenizer, found)
+        if config.words:
+            self._openings = Openings.of(tokenizer, found)
 
     def sample(self, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         """Texts that teach a tokenizer."""
@@ -296,6 +302,7 @@ class Text(Transform):
                 fixed=self._fixed(ids),
                 valid=valid,
                 group=self._sentences(ids),
+                word=self._words(ids),
                 max_len=self.config.length if layout is Layout.joined else self.config.document,
             )
         }
@@ -303,6 +310,10 @@ class Text(Transform):
     def _sentences(self, ids: torch.Tensor) -> torch.Tensor | None:
         """(n,) int64 sentence of each token, if corruptions are to know."""
         return sentence_of(ids, self._ends) if self._ends is not None and self.config.sentences else None
+
+    def _words(self, ids: torch.Tensor) -> torch.Tensor | None:
+        """(n,) int64 where the word of each token begins, if corruptions are to know."""
+        return None if self._openings is None else word_of(ids, self._openings)
 
     def _sentence_ends(self, stream: np.ndarray) -> np.ndarray:
         """(E,) int64 places of a stream after which a row may end."""
@@ -315,7 +326,13 @@ class Text(Transform):
         ids = F.pad(document, (0, n - len(document)), value=self.vocabulary.pad)
         valid = torch.arange(n) < len(document)
         return Example(
-            values=ids, sample=key, fixed=self._fixed(ids), valid=valid, group=self._sentences(ids), max_len=n
+            values=ids,
+            sample=key,
+            fixed=self._fixed(ids),
+            valid=valid,
+            group=self._sentences(ids),
+            word=self._words(ids),
+            max_len=n,
         )
 
     def _packed(self, item: list[tuple[np.ndarray, int]]) -> Example:
@@ -323,16 +340,18 @@ class Text(Transform):
         n = self.config.length
         ids = torch.full((n,), self.vocabulary.pad, dtype=torch.int64)
         doc = torch.full((n,), -1, dtype=torch.int64)
-        sample, place, group = (torch.zeros(n, dtype=torch.int64) for _ in range(3))
+        sample, place, group, word = (torch.zeros(n, dtype=torch.int64) for _ in range(4))
         segments, at = [], 0
         for number, (tokens, key) in enumerate(item):
             document = self._document(tokens)
             here = slice(at, at + len(document))
             ids[here], doc[here], sample[here] = document, number, key
             place[here] = torch.arange(len(document))
-            sentences = self._sentences(document)
+            sentences, words = self._sentences(document), self._words(document)
             if sentences is not None:
                 group[here] = sentences
+            if words is not None:
+                word[here] = words
             segments.append(len(document))
             at += len(document)
         place[at:] = torch.arange(n - at) % self.config.document  # within the table of positions
@@ -343,6 +362,7 @@ class Text(Transform):
             fixed=self._fixed(ids),
             doc=doc,
             group=group if self.config.sentences else None,
+            word=word if self.config.words else None,
             segments=[*segments, n - at],
             max_len=self.config.document,
         )
