@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -137,10 +138,8 @@ class PretrainModule(LightningModule):
         totals: Terms = {}
         for phase, objectives in self.phases.items():
             self._enter(phase)
-            terms = compute_terms(step, objectives)
-            found = over_ranks(terms)
-            shared = {name: replace(found[name], sum=term.sum * world()[1]) for name, term in terms.items()}
-            self.manual_backward(total_loss(shared))  # the ranks' mean of what is `world` times too large
+            loss, found = self.parts(partial(_shared_loss, step, objectives))
+            self.manual_backward(loss)
             totals.update(found)
         self._look(step)
         return totals
@@ -282,6 +281,13 @@ class PretrainModule(LightningModule):
         if weights and not torch.nn.utils.get_total_norm(self.parts.student.parameters()).isfinite():
             self.bad = self.done
             raise NotFinite("a gradient was not finite")
+
+
+def _shared_loss(step: Step, objectives: list[str]) -> tuple[Tensor, Terms]:
+    """This rank's share of the loss, `world` times too large as gradients are averaged; and the terms of all ranks."""
+    terms = compute_terms(step, objectives)
+    found = over_ranks(terms)
+    return total_loss({name: replace(found[name], sum=term.sum * world()[1]) for name, term in terms.items()}), found
 
 
 def over_ranks(terms: Terms) -> Terms:
