@@ -131,6 +131,7 @@ class CheckpointConfig:
     keep: int = 2  # newest ones that are kept
     keep_every: int | None = None  # those of a multiple of so many steps are kept for good; none: no others are
     best: str | None = None  # keep the best one too: by `loss`, the mean since the one before, or by a probe's name
+    background: bool = True  # written from copies while training goes on; else training waits
 
     def __post_init__(self) -> None:
         for name in ("every", "keep", "keep_every"):

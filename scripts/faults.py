@@ -299,7 +299,7 @@ def strange_checkpoint(root: Path, draw: random.Random) -> Outcome:
     """A checkpoint that somebody wrote, its hashes right: read, or refused in words; no code runs."""
     model = torch.nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(model.parameters())
-    found = checkpoint.save(root, model, [optimizer], {"stage_index": 0, "step": 1})
+    found = checkpoint.save(root, checkpoint.snapshot(model, [optimizer], {"stage_index": 0, "step": 1}))
     path = found / draw.choice(checkpoint.FILES)
     content = bytearray(path.read_bytes())
     for _ in range(draw.randrange(1, 4)):

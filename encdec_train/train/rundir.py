@@ -133,7 +133,7 @@ CHANGEABLE = {
         "threads",
     ),
     "loader": ("workers",),
-    "checkpoint": ("every", "keep", "keep_every"),
+    "checkpoint": ("every", "keep", "keep_every", "background"),
     "guard": ("nonfinite", "limit", "spike", "spread"),
 }
 

@@ -182,7 +182,7 @@ def test_too_many_unread_rows_end_the_run():
 def test_what_is_kept(tmp_path):
     for step, score in ((2, 0.1), (4, 0.9), (6, 0.2), (8, 0.3), (10, 0.4), (12, 0.5)):
         state = {"stage_index": 0, "step": step, "score": score}
-        checkpoint.save(tmp_path, torch.nn.Linear(2, 2), [], state)
+        checkpoint.save(tmp_path, checkpoint.snapshot(torch.nn.Linear(2, 2), [], state))
         if step == 2:
             checkpoint.pin(tmp_path / "00-00000002")
         checkpoint.prune(tmp_path, keep=1, every=6, best=True)
@@ -201,13 +201,13 @@ def test_the_best_by_its_loss_is_kept(tmp_path):
 
 def test_a_full_disk_leaves_what_was_there(tmp_path):
     state = {"stage_index": 0, "step": 1}
-    checkpoint.save(tmp_path, torch.nn.Linear(50, 50), [], state)
+    checkpoint.save(tmp_path, checkpoint.snapshot(torch.nn.Linear(50, 50), [], state))
 
     def fill():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
         try:
-            checkpoint.save(tmp_path, torch.nn.Linear(50, 50), [], {**state, "step": 2})
+            checkpoint.save(tmp_path, checkpoint.snapshot(torch.nn.Linear(50, 50), [], {**state, "step": 2}))
         except Halted as stopped:
             return str(stopped)
 

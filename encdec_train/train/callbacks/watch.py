@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,11 +31,21 @@ class Watch(Callback):
         stage: its name.
         offset: steps of the stages before this one.
         skipped: steps of this stage that changed nothing before it went on.
+        settle: waits until the newest checkpoint is whole.
     """
 
-    def __init__(self, folder: Path, config: GuardConfig, stage: str, *, offset: int, skipped: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: GuardConfig,
+        stage: str,
+        *,
+        offset: int,
+        skipped: int,
+        settle: Callable[[], None],
+    ) -> None:
         self.folder, self.config, self.stage, self.offset = folder, config, stage, offset
-        self.skipped = skipped
+        self.skipped, self.settle = skipped, settle
         self.losses: deque[float] = deque(maxlen=LINES)
         self.silent: dict[str, int] = {}  # kind: lines until it may be said again
 
@@ -64,6 +75,7 @@ class Watch(Callback):
         if not is_first() or kind in self.silent:
             return
         self.silent[kind] = LINES
+        self.settle()
         write_event(self.folder, kind, step, text)
 
 
