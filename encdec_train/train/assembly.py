@@ -79,7 +79,7 @@ def assemble(
         dry=dry,
         rows=rows,
         folder=folder,
-        parts=parts.to(device),
+        parts=parts if config.trainer.sharded else parts.to(device),  # as a whole they may be too large for it
         device=device,
         items=transform.items(rows["train"], clean=False),
     )

@@ -63,6 +63,11 @@ def check_world(config: TrainConfig) -> None:
             f"x {trainer.accumulate} micro batches (trainer.accumulate)"
         )
     place = outside()
+    if trainer.sharded and config.checkpoint.best not in (None, "loss"):
+        raise Mismatch(
+            f"checkpoint.best: probe '{config.checkpoint.best}' reads whole parts, of which no process has any in "
+            "between with trainer.strategy=fsdp; it can be loss"
+        )
     if place is not None and place.world != trainer.world:
         raise Mismatch(
             f"trainer.devices={trainer.devices} x num_nodes={trainer.num_nodes}: {place.world} processes were started"
@@ -233,6 +238,11 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def beside(trainer: TrainerConfig) -> Any:
+    """A group of all processes of its own, for what they do together while training goes on in other threads."""
+    return dist.new_group(backend="gloo", timeout=timedelta(seconds=trainer.timeout))
 
 
 def is_first() -> bool:
