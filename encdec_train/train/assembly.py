@@ -18,7 +18,7 @@ from encdec_train.kernels import backend
 from encdec_train.registry import probes as probe_registry
 from encdec_train.rng import key_of
 from encdec_train.step import Parts
-from encdec_train.train import batchwise, ranks
+from encdec_train.train import batchwise, ranks, shards
 from encdec_train.train.callbacks.sinks import Sink
 from encdec_train.train.frozen import Frozen
 from encdec_train.train.recompute import recompute
@@ -65,6 +65,8 @@ def assemble(
         parts = make_parts(config, wiring)
     if config.trainer.world > 1:
         batchwise.check_norms(parts)
+    if config.trainer.sharded:
+        shards.check_parts(parts)
     if config.trainer.recompute:
         recompute(parts)
     if config.trainer.compile:

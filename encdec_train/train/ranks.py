@@ -27,6 +27,7 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 
 from encdec_train.config import TrainConfig, TrainerConfig
 from encdec_train.nn.gather import world
+from encdec_train.train import shards
 from encdec_train.types import Halted, Mismatch
 
 log = logging.getLogger("encdec_train")
@@ -63,11 +64,8 @@ def check_world(config: TrainConfig) -> None:
             f"x {trainer.accumulate} micro batches (trainer.accumulate)"
         )
     place = outside()
-    if trainer.sharded and config.checkpoint.best not in (None, "loss"):
-        raise Mismatch(
-            f"checkpoint.best: probe '{config.checkpoint.best}' reads whole parts, of which no process has any in "
-            "between with trainer.strategy=fsdp; it can be loss"
-        )
+    if trainer.sharded:
+        shards.check(config)
     if place is not None and place.world != trainer.world:
         raise Mismatch(
             f"trainer.devices={trainer.devices} x num_nodes={trainer.num_nodes}: {place.world} processes were started"

@@ -16,28 +16,54 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
-from encdec_train.config import Precision
+from encdec_train.config import TrainConfig
 from encdec_train.nn.gather import world
+from encdec_train.registry import optimizers as optimizer_registry
 from encdec_train.step import Parts
+from encdec_train.types import Mismatch
 
 Result = TypeVar("Result")
 LISTS = nn.ModuleList | nn.Sequential
 
 
-def shard(parts: Parts, device: torch.device, precision: Precision) -> None:
-    """Cut the parameters, for all processes those of the first.
+def check(config: TrainConfig) -> None:
+    """What a share of the model is enough for.
 
-    With `bf16` layers are sent in bfloat16, as autocast would use them, and their gradients are summed in float32.
+    Raises:
+        Mismatch: something asks for whole parameters while the run goes on.
     """
+    if getattr(optimizer_registry.part(config.optim), "whole", False):
+        name = optimizer_registry.name(config.optim)
+        raise Mismatch(f"trainer.strategy: fsdp cuts parameters, and optim '{name}' measures whole ones; use ddp")
+    if config.trainer.compile:
+        raise Mismatch("trainer.compile: the layers that trainer.strategy=fsdp puts together cannot be compiled; use ddp")
+    if config.checkpoint.best not in (None, "loss"):
+        raise Mismatch(
+            f"checkpoint.best: probe '{config.checkpoint.best}' reads whole parts, which no process has between steps "
+            "with trainer.strategy=fsdp; it can be loss"
+        )
+
+
+def check_parts(parts: Parts) -> None:
+    """Every parameter can be cut.
+
+    Raises:
+        Mismatch: one has no dimension.
+    """
+    for name, parameter in parts.named_parameters():
+        if parameter.dim() == 0:
+            raise Mismatch(f"trainer.strategy: fsdp cannot cut {name}, a parameter without a dimension; use ddp")
+
+
+def shard(parts: Parts, device: torch.device) -> None:
+    """Cut the parameters, for all processes those of the first. They stay float32, and so do sums of gradients."""
     _send(parts, device)
     mesh = init_device_mesh(device.type, (world()[1],))
-    half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
-    policy = half if precision is Precision.bf16 else MixedPrecisionPolicy()
     for layer in list(layers(parts)):
-        fully_shard(layer, mesh=mesh, mp_policy=policy)
+        fully_shard(layer, mesh=mesh)
         for method in getattr(layer, "entries", ()):
             register_fsdp_forward_method(layer, method)
     fully_shard(parts, mesh=mesh)
@@ -58,14 +84,19 @@ def _send(parts: Parts, device: torch.device) -> None:
 
 def layers(parts: Parts) -> Iterator[nn.Module]:
     """What is put together by itself: repeated layers, but those that share a parameter with something else."""
-    uses = Counter(parameter for module in parts.modules() for parameter in module.parameters(recurse=False))
+    uses = _uses(parts)
     nouns: Any
     for nouns in (parts.student, *parts.teachers.values()):
         for noun in ("encoder", "decoder"):
             for layer in _repeated(nouns[noun]) if noun in nouns else ():
-                own = Counter(parameter for module in layer.modules() for parameter in module.parameters(recurse=False))
+                own = _uses(layer)
                 if own and all(uses[parameter] == count for parameter, count in own.items()):
                     yield layer
+
+
+def _uses(module: nn.Module) -> Counter[nn.Parameter]:
+    """How often each parameter stands in a module."""
+    return Counter(parameter for _, parameter in module.named_parameters(remove_duplicate=False))
 
 
 def _repeated(module: nn.Module) -> Iterator[nn.Module]:

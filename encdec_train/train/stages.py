@@ -83,7 +83,7 @@ def legs(config: TrainConfig, taken: Mapping[str, int] | None = None) -> list[Le
 def train_stages(run: Run, restore: Path | None, started: float) -> int:
     """The stages that are left; the same on every process. Gives the steps of all stages."""
     if run.config.trainer.sharded:
-        shards.shard(run.parts, run.device, run.config.trainer.precision)
+        shards.shard(run.parts, run.device)
     for line in describe_batch(run) if ranks.is_first() else []:
         log.info(line)
     state = checkpoint.read_state(restore) if restore else {}
