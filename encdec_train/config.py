@@ -155,11 +155,12 @@ class GuardConfig:
     limit: int = 10  # steps that are skipped, or times that the run goes back, in one stage at most
     spike: float | None = 8.0  # warn of a loss so many deviations above the last twenty lines' median; none: never
     spread: float | None = 0.01  # warn where vectors that are compared or predicted from differ less; none: never
+    entropy: float | None = 0.001  # warn where the K chances of teachers tell rows apart by less of log K; none: never
 
     def __post_init__(self) -> None:
         if self.limit < 0:
             raise Mismatch(f"guard.limit: {self.limit} is below 0")
-        for name in ("spike", "spread"):
+        for name in ("spike", "spread", "entropy"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise Mismatch(f"guard.{name}: {value} is not above 0")

@@ -66,8 +66,8 @@ def snapshot(
 
     weights = map_tensors(shards.mine(parts.state_dict()), to_host)
     states = map_tensors([shards.mine_of(optimizer.state_dict()) for optimizer in optimizers], to_host)
-    if torch.cuda.is_available():
-        torch.cuda.current_stream().synchronize()
+    if torch.cuda.is_initialized():
+        torch.cuda.current_stream().synchronize()  # the copies are whole
     return Snapshot(weights, states, {**state, "shares": shards.count(parts)})
 
 

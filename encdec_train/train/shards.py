@@ -39,7 +39,9 @@ def check(config: TrainConfig) -> None:
         name = optimizer_registry.name(config.optim)
         raise Mismatch(f"trainer.strategy: fsdp cuts parameters, and optim '{name}' measures whole ones; use ddp")
     if config.trainer.compile:
-        raise Mismatch("trainer.compile: the layers that trainer.strategy=fsdp puts together cannot be compiled; use ddp")
+        raise Mismatch(
+            "trainer.compile: layers that trainer.strategy=fsdp puts together are not compiled; use ddp"
+        )
     if config.checkpoint.best not in (None, "loss"):
         raise Mismatch(
             f"checkpoint.best: probe '{config.checkpoint.best}' reads whole parts, which no process has between steps "

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 from collections import deque
@@ -11,6 +12,7 @@ import torch
 
 from encdec_train.train import checkpoint
 from encdec_train.train.assembly import reopen
+from encdec_train.train.callbacks import watch
 from encdec_train.train.callbacks.metrics import read_metrics
 from encdec_train.train.callbacks.unread import Unread
 from encdec_train.train.callbacks.watch import LINES, spiked
@@ -163,6 +165,28 @@ def test_vectors_that_agree_are_said(whole, tmp_path, caplog):
     train_stages(run_of(tmp_path, "guard.spread=2", "guard.spike=null"), None, 0.0)
     (event,) = events(tmp_path)  # once, not at every line
     assert (event["step"], event["kind"]) == (1, "collapsed")
+
+
+def test_distributions_that_agree_are_said(tmp_path, monkeypatch):
+    """After some lines; a teacher whose scores are all zero gives each row what its centre says."""
+    monkeypatch.setattr(watch, "LINES", 2)
+    config = small("dino", tmp_path, "probe=null", "loader.batch=4", "guard.spike=null", "guard.spread=null", steps=3)
+    run = assembled(config, tmp_path)
+    train_stages(run, None, 0.0)
+    assert not (tmp_path / "events.jsonl").exists()
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert all(0 < line["entropy"]["loss.main.rows"] < line["entropy"]["loss.main.mean"] < 1 for line in lines)
+    with torch.no_grad():
+        for parameter in run.parts.get("head", "prototypes", "ema").parameters():
+            parameter.zero_()
+    monkeypatch.setattr(run.parts, "update_teacher", lambda *_: None)
+    train_stages(run, None, 0.0)
+    (event,) = events(tmp_path)
+    assert (event["step"], event["kind"]) == (3, "collapsed")
+    assert re.fullmatch(
+        r"distributions of loss.main are alike: entropy (\S+) of log K each, \1 together", event["text"]
+    )
+    assert event["replay"] == f"encdec-train replay {tmp_path} 3"
 
 
 def test_too_many_unread_rows_end_the_run():

@@ -81,6 +81,25 @@ def test_a_full_disk_ends_the_run(at, tmp_path, monkeypatch):
     assert losses(tmp_path)[-1][0] <= at + 2  # the next step, or the one that was under way
 
 
+def test_a_full_disk_is_named_whoever_met_it_first(tmp_path, monkeypatch):
+    """A line of metrics finds no space while a checkpoint is about to."""
+    step, full = PretrainModule.training_step, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def save_file(tensors, path):
+        time.sleep(0.3)
+        raise full
+
+    def training_step(self, batch, index):
+        if self.done == 2:
+            raise full
+        return step(self, batch, index)
+
+    monkeypatch.setattr(checkpoint, "save_file", save_file)
+    monkeypatch.setattr(PretrainModule, "training_step", training_step)
+    with pytest.raises(Halted, match="00-00000002: the checkpoint cannot be written"):
+        train_stages(run_of(tmp_path), None, 0.0)
+
+
 def test_a_signal_waits_for_it(tmp_path, monkeypatch):
     save, step = checkpoint.save, PretrainModule.training_step
 

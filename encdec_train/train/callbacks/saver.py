@@ -102,8 +102,10 @@ class Saver(Callback):
         self.wait()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """The run ends by another fault; that nothing could be saved either is said."""
+        """The run ends by another fault; that nothing could be saved either is said, or was why, as a disk is full."""
         try:
             self.wait()
         except Halted as stopped:
+            if isinstance(exception, OSError):
+                raise
             log.error("%s", stopped)

@@ -60,7 +60,7 @@ class Stopper(Callback):
             return
         self.saver.save(trainer, pl_module)
         self.saver.wait()
-        ranks.meet()  # one that ended now would be missed
+        ranks.meet()  # the first process takes one that ends while it writes for dead
         self.told = None
         self._give_back()
         _end(told, self.run, pl_module.done)
