@@ -4,6 +4,8 @@ import re
 import resource
 import shutil
 import signal
+from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 import torch
@@ -58,7 +60,8 @@ def test_phases_are_those_of_whole_copies(tmp_path):
     """A discriminator in a phase of its own, terms that are weighed by their gradients: as with DDP."""
     run = still("encodec", tmp_path)
     run.config.stage = dict([run.config.stage.popitem()])
-    expected = forked(2, lambda: losses_and_gradients(run, 2), tmp_path)
+    (tmp_path / "ddp").mkdir()
+    expected = forked(2, lambda: losses_and_gradients(run, 2), tmp_path / "ddp")
     for (found, _), (wanted, _) in zip(forked(2, lambda: shares(run), tmp_path), expected, strict=True):
         for values, others in zip(found, wanted, strict=True):
             torch.testing.assert_close(values, others, rtol=1e-6, atol=1e-6)
@@ -81,7 +84,7 @@ def trained(config, folder, world, monkeypatch=None, *, kill=None, resume=()):
         else:
             train_stages(run, None, 0.0)
 
-    forked(world, work, folder)
+    forked(world, work, Path(mkdtemp(dir=folder)))  # where no other group met before
 
 
 def test_goes_on_bit_for_bit_and_with_any_number_of_processes(tmp_path, monkeypatch):
