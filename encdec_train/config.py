@@ -89,7 +89,7 @@ class Strategy(Enum):
     """How several processes share the work."""
 
     ddp = "ddp"  # every process holds the whole model (Li et al. 2020, arXiv:2006.15704)
-    fsdp = "fsdp"  # every process holds a share of it
+    fsdp = "fsdp"  # every process holds a share of it (Zhao et al. 2023, arXiv:2304.11277)
 
 
 @dataclass(kw_only=True)
@@ -114,15 +114,16 @@ class TrainerConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise Mismatch(f"trainer.{name}: {value} is below 1")
-        if self.strategy is Strategy.fsdp:
-            raise Mismatch(
-                "trainer.strategy: fsdp is not supported: checkpoints and teachers hold whole parts; use ddp"
-            )
 
     @property
     def world(self) -> int:
         """Processes on all nodes together."""
         return self.devices * self.num_nodes
+
+    @property
+    def sharded(self) -> bool:
+        """Whether a process holds only its share of the model."""
+        return self.strategy is Strategy.fsdp and self.world > 1
 
 
 @dataclass(kw_only=True)

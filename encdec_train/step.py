@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from encdec_train.rng import Rng
 from encdec_train.types import Batch, Path, Plan, Reading, Sites, Term, Tokens, Units
+
+Result = TypeVar("Result")
 
 
 class Parts(nn.Module):
@@ -28,6 +30,13 @@ class Parts(nn.Module):
         self.student = nn.ModuleDict({noun: nn.ModuleDict(named) for noun, named in parts.items()})
         self.teachers = nn.ModuleDict()
         self.own_statistics: set[str] = set()  # teachers whose batch norms read their own batches
+
+    def forward(self, work: Callable[[], Result]) -> Result:
+        """What `work` gives, which may read any part: where processes hold shares of parts, they are whole meanwhile.
+
+        A backward pass from a tensor that it gives has them whole too; `work` gives all of those.
+        """
+        return work()
 
     def get(self, noun: str, name: str, teacher: str | None = None) -> Any:
         """The part, or the teacher's copy of it; parts that the teacher does not copy fall through."""

@@ -40,7 +40,10 @@ def run(capsys, *arguments):
             "do not divide into 1 processes (trainer.devices x num_nodes) x 7 micro batches",
         ),
         ([MAE, "trainer.num_nodes=2"], "trainer.num_nodes: 2; start one process for each device with torchrun or srun"),
-        ([MAE, "trainer.strategy=fsdp"], "trainer.strategy: fsdp is not supported"),
+        (
+            [MAE, "trainer.strategy=fsdp", "trainer.devices=2", "checkpoint.best=knn"],
+            "checkpoint.best: probe 'knn' reads whole parts",
+        ),
         ([MAE, "checkpoint.best=kn"], "checkpoint.best: there is no probe 'kn'; there is: loss, knn, linear"),
         ([MAE, "data.max_skipped=2"], "data.max_skipped: 2.0 is not in [0, 1]"),
         (["replay", "/nowhere/at/all", "3"], "/nowhere/at/all: no such folder"),

@@ -44,14 +44,14 @@ class InfoNce(nn.Module):
     def __init__(self, config: InfoNceConfig, goal: Spec | None) -> None:
         super().__init__()
         self.config = config
-        start = torch.tensor(-math.log(config.temperature))
+        start = torch.tensor([-math.log(config.temperature)])
         self.log_scale = nn.Parameter(start) if config.learned else None
 
     def scale(self) -> Tensor | float:
         """What similarities are multiplied by. Beyond the limit the value stays and the gradient passes."""
         if self.log_scale is None:
             return 1 / self.config.temperature
-        inner = self.log_scale.exp()
+        inner = self.log_scale.squeeze(0).exp()
         return inner + (inner.clamp_max(1 / self.config.least) - inner).detach()
 
     def forward(self, left: list[Tensor], right: list[Tensor], *, pairs: list[tuple[int, int]]) -> Term:

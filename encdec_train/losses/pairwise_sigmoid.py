@@ -40,8 +40,8 @@ class PairwiseSigmoid(nn.Module):
 
     def __init__(self, config: PairwiseSigmoidConfig, goal: Spec | None) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
-        self.bias = nn.Parameter(torch.tensor(config.bias))
+        self.log_scale = nn.Parameter(torch.tensor([math.log(config.scale)]))
+        self.bias = nn.Parameter(torch.tensor([config.bias]))
 
     def trivial(self, rows: int) -> tuple[str, float]:
         """Of the best score for all pairs of a batch: one of `rows` is true."""
@@ -63,13 +63,13 @@ class PairwiseSigmoid(nn.Module):
         """(B,): this rank's vectors against those of all ranks, their partners in the same order."""
         one, other = F.normalize(mine.float(), dim=-1), gather_ranks(F.normalize(others.float(), dim=-1))
         first = world()[0] * len(one)
+        scale, bias = self.log_scale.squeeze(0).exp(), self.bias.squeeze(0)
         if many(one, other):
-            scale = self.log_scale.exp()
-            true = (one * other[first : first + len(one)]).sum(-1) * scale + self.bias
+            true = (one * other[first : first + len(one)]).sum(-1) * scale + bias
             with without_autocast(one.device.type):
-                return softplus_sum(one, other, scale, self.bias) - true  # -logsigmoid(s) = log(1 + exp(s)) - s
+                return softplus_sum(one, other, scale, bias) - true  # -logsigmoid(s) = log(1 + exp(s)) - s
         with without_autocast(one.device.type):
-            logits = one @ other.T * self.log_scale.exp() + self.bias  # (B,world*B)
+            logits = one @ other.T * scale + bias  # (B,world*B)
         own = torch.arange(len(one), device=one.device)[:, None] + first
         sign = torch.full_like(logits, -1.0).scatter(1, own, 1.0)
         return -F.logsigmoid(sign * logits).sum(1)

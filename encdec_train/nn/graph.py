@@ -188,7 +188,7 @@ class GinLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.dropout = dropout
-        self.eps: float | nn.Parameter = nn.Parameter(torch.tensor(eps)) if learn_eps else eps
+        self.eps: float | nn.Parameter = nn.Parameter(torch.tensor([eps])) if learn_eps else eps
         self.up, self.down = nn.Linear(given, hidden), nn.Linear(hidden, width)
         self.hidden_norm, self.hidden_activation = norm.make(hidden), activation.make()
         self.norm = norm.make(width) if finish else NodeNorm.none.make(width)

@@ -215,6 +215,8 @@ class Block(nn.Module):
     `index` is its number in the stack: windows and rotary bases take turns over the blocks.
     """
 
+    entries = ("qkv",)  # methods besides `forward` that are called from outside
+
     def __init__(
         self, config: BlockConfig, *, own: bool = True, cross: bool = False, memory: int | None = None, index: int = 0
     ) -> None:

@@ -30,6 +30,8 @@ class AdafactorConfig(OptimConfig):
 class Adafactor:
     """Parameter groups -> optimiser."""
 
+    whole = True  # rows, columns and root mean squares are those of whole parameters
+
     def __init__(self, config: AdafactorConfig) -> None:
         self.config = config
 

@@ -31,6 +31,8 @@ class Lars:
         Mismatch: the package `pytorch-optimizer` is not installed.
     """
 
+    whole = True  # norms are those of whole parameters
+
     def __init__(self, config: LarsConfig) -> None:
         self.config = config
 

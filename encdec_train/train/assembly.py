@@ -22,7 +22,7 @@ from encdec_train.probes.probe import Measured
 from encdec_train.registry import probes as probe_registry
 from encdec_train.rng import key_of
 from encdec_train.step import Parts
-from encdec_train.train import batchwise, checkpoint, ranks
+from encdec_train.train import batchwise, checkpoint, ranks, shards
 from encdec_train.train.callbacks.sinks import Sink
 from encdec_train.train.frozen import Frozen
 from encdec_train.train.recompute import recompute
@@ -80,6 +80,8 @@ def assemble(
     parts = fresh_parts(config, wiring)
     if config.trainer.world > 1:
         batchwise.check_norms(parts)
+    if config.trainer.sharded:
+        shards.check_parts(parts)
     if config.trainer.recompute:
         recompute(parts)
     if config.trainer.compile:
@@ -94,7 +96,7 @@ def assemble(
         dry=dry,
         rows=rows,
         folder=folder,
-        parts=parts.to(device),
+        parts=parts if config.trainer.sharded else parts.to(device),  # as a whole they may be too large for it
         device=device,
         items=items,
     )

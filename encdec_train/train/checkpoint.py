@@ -1,7 +1,8 @@
 """Checkpoints: written beside, hashed, synced and renamed, so that a whole one is always there.
 
 A checkpoint is a folder: `model.safetensors` (all parts and teachers), `optim.pt` (tensors only, read with
-weights_only), `state.json` (where the run is) and `manifest.json` (the hash of each of them).
+weights_only), `state.json` (where the run is) and `manifest.json` (the hash of each of them). Where processes hold
+shares (`shards`), each writes its own, `model-00001-of-00002.safetensors`; any number of processes can read them.
 """
 
 from __future__ import annotations
@@ -11,19 +12,26 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from encdec_train.nn.gather import world
+from encdec_train.train import shards
 from encdec_train.types import Halted, map_tensors
 
+Done = TypeVar("Done")
 MANIFEST = "manifest.json"
-FILES = ("model.safetensors", "optim.pt", "state.json")  # that a manifest names
+WEIGHTS, OPTIMIZERS, STATE = "model.safetensors", "optim.pt", "state.json"
+FILES = (WEIGHTS, OPTIMIZERS, STATE)  # that a manifest names
 PIN = "pinned"  # an empty file
 
 
@@ -31,9 +39,13 @@ class BrokenCheckpoint(ValueError):
     """A checkpoint that is not what was written."""
 
 
+class Unwritten(OSError):
+    """A process could not write."""
+
+
 @dataclass(frozen=True)
 class Snapshot:
-    """All that a checkpoint holds."""
+    """All that a process keeps in a checkpoint: everything, or its share."""
 
     weights: dict[str, Tensor]  # of all parts and teachers
     optimizers: list[dict[str, Any]]
@@ -52,15 +64,15 @@ def snapshot(
         pinned = torch.empty_like(tensor, device="cpu", pin_memory=True)
         return pinned.copy_(tensor, non_blocking=True)
 
-    weights = map_tensors(dict(parts.state_dict()), to_host)
-    states = map_tensors([optimizer.state_dict() for optimizer in optimizers], to_host)
+    weights = map_tensors(shards.mine(parts.state_dict()), to_host)
+    states = map_tensors([shards.mine_of(optimizer.state_dict()) for optimizer in optimizers], to_host)
     if torch.cuda.is_initialized():
         torch.cuda.current_stream().synchronize()  # the copies are whole
-    return Snapshot(weights, states, state)
+    return Snapshot(weights, states, {**state, "shares": shards.count(parts)})
 
 
-def save(folder: Path, found: Snapshot) -> Path:
-    """Write one checkpoint under `folder`.
+def save(folder: Path, found: Snapshot, group: Any = None) -> Path:
+    """Write one checkpoint under `folder`; with a group of processes all of them, each its share.
 
     Raises:
         Halted: it cannot be written. Those before it are as they were.
@@ -68,17 +80,12 @@ def save(folder: Path, found: Snapshot) -> Path:
     state = found.state
     name = f"{state['stage_index']:02d}-{state['step']:08d}"
     work, final = folder / f".{name}.tmp", folder / name
+    first = group is None or world()[0] == 0
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".*.tmp"):
-            shutil.rmtree(leftover)
-        work.mkdir()
-        _write(work, found)
-        if final.exists():  # a broken one of this step, passed over by a resume
-            final.rename(folder / f".{name}.old.tmp")
-        work.rename(final)
-        sync(folder)
-    except (OSError, SafetensorError, RuntimeError) as error:  # safetensors and torch wrap what the disk says
+        _together(group, partial(_begin, work) if first else _nothing)
+        hashes = _together(group, partial(_write, work, found))
+        _together(group, partial(_finish, work, final, found.state, hashes) if first else _nothing)
+    except Unwritten as error:
         free = shutil.disk_usage(folder).free / 1e6
         shutil.rmtree(work, ignore_errors=True)
         left = names(folder)
@@ -88,15 +95,70 @@ def save(folder: Path, found: Snapshot) -> Path:
     return final
 
 
-def _write(work: Path, found: Snapshot) -> None:
-    save_file({name: value.contiguous() for name, value in found.weights.items()}, work / "model.safetensors")
-    torch.save(found.optimizers, work / "optim.pt")
-    (work / "state.json").write_text(json.dumps(found.state, indent=1))
-    hashes = {path.name: digest(path) for path in sorted(work.iterdir())}
-    (work / MANIFEST).write_text(json.dumps(hashes, indent=1))
-    for path in work.iterdir():
-        sync(path)
+def _nothing() -> None:
+    """What the others do while the first process works."""
+
+
+def _together(group: Any, work: Callable[[], Done]) -> list[Done]:
+    """What the work gives on every process of a group, once all of them are done; alone without a group.
+
+    Raises:
+        Unwritten: on all of them what one met.
+    """
+    said: list[Any] = [None]
+    try:
+        said = [(work(), None)]
+    except (OSError, SafetensorError, RuntimeError) as error:  # safetensors and torch wrap what the disk says
+        said = [(None, str(error))]
+    if group is not None:
+        mine, said = said[0], [None] * dist.get_world_size(group)
+        dist.all_gather_object(said, mine, group)
+    for _, fault in said:
+        if fault is not None:
+            raise Unwritten(fault)
+    return [done for done, _ in said]
+
+
+def _begin(work: Path) -> None:
+    """An empty folder; what others left that did not finish is removed."""
+    work.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in work.parent.glob(".*.tmp"):
+        shutil.rmtree(leftover)
+    work.mkdir()
+
+
+def _write(work: Path, found: Snapshot) -> dict[str, str]:
+    """The files of this process, synced; their hashes by name."""
+    rank, shares = world()[0], found.state["shares"]
+    weights, optimizers = (pieces(name, shares)[rank if shares > 1 else 0] for name in (WEIGHTS, OPTIMIZERS))
+    save_file({name: value.contiguous() for name, value in found.weights.items()}, work / weights)
+    torch.save(found.optimizers, work / optimizers)
+    return {name: _synced(work / name) for name in (weights, optimizers)}
+
+
+def _finish(work: Path, final: Path, state: dict[str, Any], hashes: list[dict[str, str]]) -> None:
+    """The files of the first process; then the checkpoint is there, all at once."""
+    (work / STATE).write_text(json.dumps(state, indent=1))
+    named = {name: own for one in [*hashes, {STATE: _synced(work / STATE)}] for name, own in one.items()}
+    (work / MANIFEST).write_text(json.dumps(named, indent=1))
+    sync(work / MANIFEST)
     sync(work)
+    if final.exists():  # a broken one of this step, passed over by a resume
+        final.rename(final.with_name(f".{final.name}.old.tmp"))
+    work.rename(final)
+    sync(final.parent)
+
+
+def _synced(path: Path) -> str:
+    """The hash of a file that is on the disk."""
+    sync(path)
+    return digest(path)
+
+
+def pieces(name: str, shares: int) -> list[str]:
+    """Names of the files that hold the shares of a file; its own where nothing is shared."""
+    stem, _, suffix = name.partition(".")
+    return [name] if shares == 1 else [f"{stem}-{rank:05d}-of-{shares:05d}.{suffix}" for rank in range(shares)]
 
 
 def prune(folder: Path, *, keep: int, every: int | None = None, best: bool = False) -> None:
@@ -145,7 +207,9 @@ def verify(checkpoint: Path) -> None:
     """Compare every file with the manifest."""
     manifest = checkpoint / MANIFEST
     hashes = _read_json(manifest)
-    missing = [name for name in FILES if name not in hashes]
+    shares = read_state(checkpoint)["shares"]
+    missing = [piece for name in (WEIGHTS, OPTIMIZERS) for piece in pieces(name, shares) if piece not in hashes]
+    missing += [STATE] if STATE not in hashes else []
     if missing:
         raise BrokenCheckpoint(f"{manifest}: does not name {missing[0]}")
     for name, expected in hashes.items():
@@ -172,6 +236,9 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     stream = state.get("stream", {})
     if not isinstance(stream, dict) or not all(_is_place(value) for value in stream.values()):
         raise BrokenCheckpoint(f"{path}: stream is not a window and a position of each stream")
+    shares = state.setdefault("shares", 1)
+    if not isinstance(shares, int) or not 0 < shares < 100_000:
+        raise BrokenCheckpoint(f"{path}: shares is not a number of processes")
     return state
 
 
@@ -195,9 +262,9 @@ def load_parts(checkpoint: Path, parts: nn.Module) -> None:
     Raises:
         BrokenCheckpoint: these are weights of other parts, or none.
     """
-    path = checkpoint / "model.safetensors"
+    path = checkpoint / WEIGHTS
     try:
-        parts.load_state_dict(load_file(path))
+        shards.load(parts, shards.join([load_file(piece) for piece in _pieces(path)]))
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
         raise BrokenCheckpoint(f"{path}: not the weights of this run ({_first_lines(error)})") from error
 
@@ -208,13 +275,18 @@ def load_optimizers(checkpoint: Path, optimizers: list[torch.optim.Optimizer]) -
     Raises:
         BrokenCheckpoint: it is the state of other optimisers, or none.
     """
-    path = checkpoint / "optim.pt"
+    path = checkpoint / OPTIMIZERS
     try:
-        states = torch.load(path, map_location="cpu", weights_only=True)
-        for optimizer, state in zip(optimizers, states, strict=True):
-            optimizer.load_state_dict(state)
+        states = [torch.load(piece, map_location="cpu", weights_only=True) for piece in _pieces(path)]
+        for optimizer, *own in zip(optimizers, *states, strict=True):
+            shards.load_optimizer(optimizer, own)
     except Exception as error:  # a stranger's file may fail in any way; none of them is ours
         raise BrokenCheckpoint(f"{path}: not the optimisers of this run ({_first_lines(error)})") from error
+
+
+def _pieces(path: Path) -> list[Path]:
+    """The files that hold the shares of a checkpoint's file."""
+    return [path.with_name(name) for name in pieces(path.name, read_state(path.parent)["shares"])]
 
 
 def _first_lines(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from encdec_train.registry import optimizers as optimizer_registry
 from encdec_train.rng import Rng, key_of
 from encdec_train.step import Parts, Step
 from encdec_train.train.frozen import to_device
+from encdec_train.train.shards import whole
 from encdec_train.train.spread import Entropy, Spread, line_due, spread, watched
 from encdec_train.types import Batch, Term
 
@@ -98,6 +100,9 @@ class PretrainModule(LightningModule):
             phase: {name: p for name, p in named.items() if owner.get(name, "main") == phase} for phase in self.phases
         }
 
+    def configure_model(self) -> None:
+        """Nothing: the parts outlive the module of a stage, and are cut before it is made."""
+
     def configure_optimizers(self) -> Any:
         """One optimiser for each phase, in their order."""
         made = []
@@ -141,15 +146,16 @@ class PretrainModule(LightningModule):
         return found if isinstance(found, list) else [found]
 
     def _whole(self, number: int, views: Batch) -> Terms:
-        """Gradients of a step that is one micro batch. Ranks average them while the backward pass goes on."""
+        """Gradients of a step that is one micro batch. Ranks exchange them while the backward pass goes on."""
         step = self.make_step(number, views)
+        times = 1 if self.config.trainer.sharded else world()[1]  # DDP takes the ranks' mean, FSDP their sum
         totals: Terms = {}
         for phase, objectives in self.phases.items():
             self._enter(phase)
-            terms = compute_terms(step, objectives)
+            terms = self.parts(partial(compute_terms, step, objectives))
             found = over_ranks(terms)
-            shared = {name: replace(found[name], sum=term.sum * world()[1]) for name, term in terms.items()}
-            self.manual_backward(total_loss(shared))  # the ranks' mean of what is `world` times too large
+            shared = {name: replace(found[name], sum=term.sum * times) for name, term in terms.items()}
+            self.manual_backward(total_loss(shared))
             totals.update(found)
         self._look(step)
         return totals
@@ -172,7 +178,8 @@ class PretrainModule(LightningModule):
                     if gradient is not None:
                         share = gradient / term.count.clamp_min(1e-12)
                         parameter.grad = share if parameter.grad is None else parameter.grad.add_(share)
-            sum_gradients(parameters)
+            if not self.config.trainer.sharded:
+                sum_gradients(parameters)
         return {name: term for found in totals.values() for name, term in found.items()}
 
     def _add(self, step: Step, sums: dict[str, Gradients], totals: dict[str, Terms]) -> None:
@@ -180,16 +187,25 @@ class PretrainModule(LightningModule):
         for phase, objectives in self.phases.items():
             self._enter(phase)
             parameters = list(self.owned[phase].values())
-            for name, term in compute_terms(step, objectives).items():
+            for name, term in self.parts(partial(compute_terms, step, objectives)).items():
                 if term.sum.requires_grad:
-                    weighed = term.weight * term.sum
-                    found = torch.autograd.grad(weighed, parameters, retain_graph=True, allow_unused=True)
+                    found = self._gradients(term.weight * term.sum, parameters)
                     before = sums.get(name, [None] * len(found))
                     sums[name] = [_plus(a, b) for a, b in zip(before, found, strict=True)]
                 old = totals[phase].get(name, Term(term.sum.new_zeros(()), term.count.new_zeros(())))
                 total, count = old.sum + term.sum.detach(), old.count + term.count.detach()
                 totals[phase][name] = Term(total, count, term.weight)
         self._look(step)
+
+    def _gradients(self, total: Tensor, parameters: list[nn.Parameter]) -> Gradients:
+        """Of this rank's sum; of all ranks' sum where parameters are cut, which only a backward pass exchanges."""
+        if not self.config.trainer.sharded:
+            return list(torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True))
+        self.manual_backward(total, retain_graph=True)
+        found = [parameter.grad for parameter in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        return found
 
     def _look(self, step: Step) -> None:
         """At steps that a line of metrics is written of: how different the representations are."""
@@ -230,9 +246,9 @@ class PretrainModule(LightningModule):
     def _norm(self, parameters: list[nn.Parameter]) -> Tensor | None:
         """Of the whole gradient before it is clipped, where it is to be clipped or a line of metrics is due."""
         if self.config.trainer.clip is not None:
-            return torch.nn.utils.clip_grad_norm_(parameters, self.config.trainer.clip).detach()
+            return whole(torch.nn.utils.clip_grad_norm_(parameters, self.config.trainer.clip).detach())
         if line_due(self.done + 1, self.steps, self.config.trainer.log_every):
-            return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            return whole(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         return None
 
     @property
@@ -263,7 +279,7 @@ class PretrainModule(LightningModule):
 
     def _finite(self, loss: Tensor) -> bool:
         gradients = [p.grad for named in self.owned.values() for p in named.values() if p.grad is not None]
-        return bool((loss + torch.nn.utils.get_total_norm(gradients)).isfinite())
+        return bool((loss + whole(torch.nn.utils.get_total_norm(gradients))).isfinite())
 
     def _pass_over(self, loss: Tensor, kept: list[tuple[Tensor, Tensor]]) -> None:
         """This step changes nothing, or ends in `NotFinite`."""
@@ -288,7 +304,7 @@ class PretrainModule(LightningModule):
         self.bad = int(self.first_bad)
         if self.bad <= self.done:
             raise NotFinite("the loss is not a finite number")
-        if weights and not torch.nn.utils.get_total_norm(self.parts.student.parameters()).isfinite():
+        if weights and not whole(torch.nn.utils.get_total_norm(self.parts.student.parameters())).isfinite():
             self.bad = self.done
             raise NotFinite("a gradient was not finite")
 

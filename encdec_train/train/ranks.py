@@ -27,6 +27,7 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 
 from encdec_train.config import TrainConfig, TrainerConfig
 from encdec_train.nn.gather import world
+from encdec_train.train import shards
 from encdec_train.types import Halted, Mismatch
 
 log = logging.getLogger("encdec_train")
@@ -63,6 +64,8 @@ def check_world(config: TrainConfig) -> None:
             f"x {trainer.accumulate} micro batches (trainer.accumulate)"
         )
     place = outside()
+    if trainer.sharded:
+        shards.check(config)
     if place is not None and place.world != trainer.world:
         raise Mismatch(
             f"trainer.devices={trainer.devices} x num_nodes={trainer.num_nodes}: {place.world} processes were started"
@@ -233,6 +236,11 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def beside(trainer: TrainerConfig) -> Any:
+    """A group of all processes of its own, for what they do together while training goes on in other threads."""
+    return dist.new_group(backend="gloo", timeout=timedelta(seconds=trainer.timeout))
 
 
 def is_first() -> bool:

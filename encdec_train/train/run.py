@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from encdec_train.build import check, count_parameters, dry_run, make_transform
+from encdec_train.build import check, count_parameters, dry_run, make_parts, make_transform
 from encdec_train.config import TrainConfig
 from encdec_train.data.draws import draws_of
 from encdec_train.data.loader import StepDataset, StepSampler, make_loader
@@ -147,6 +147,9 @@ def _stages(run: Run, restore: Path | None) -> dict[str, Any]:
         steps = train_stages(run, restore, started)
         for sink in run.sinks:
             sink.close()
+    if run.config.trainer.sharded:  # nobody has the whole; the last checkpoint does
+        run.parts = make_parts(run.config, run.wiring)
+        checkpoint.load_parts(checkpoint.newest(run.folder / "checkpoints")[0], run.parts)
     return _finish(run, time.perf_counter() - started, steps)
 
 

@@ -131,8 +131,8 @@ def load(path: Path) -> TrainConfig:
 # What may change in the life of a run: how it is trained, not what.
 CHANGEABLE = {
     "trainer": (
-        *("accelerator", "devices", "num_nodes", "accumulate", "timeout", "recompute", "compile", "log_every"),
-        "threads",
+        *("accelerator", "devices", "num_nodes", "strategy", "accumulate", "timeout", "recompute", "compile"),
+        *("log_every", "threads"),
     ),
     "loader": ("workers",),
     "checkpoint": ("every", "keep", "keep_every", "background"),

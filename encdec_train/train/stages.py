@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from encdec_train.data.loader import Drawn, StepDataset, StepSampler, make_loade
 from encdec_train.nn import gather
 from encdec_train.optim.schedule import Course, peak_rate
 from encdec_train.rng import key_of
-from encdec_train.train import batchwise, checkpoint, ranks
+from encdec_train.train import batchwise, checkpoint, ranks, shards
 from encdec_train.train.assembly import Run, evaluate, frozen, lower_is_better
 from encdec_train.train.callbacks.budget import Budget, shares
 from encdec_train.train.callbacks.metrics import Metrics
@@ -84,6 +85,8 @@ def legs(config: TrainConfig, taken: Mapping[str, int] | None = None) -> list[Le
 
 def train_stages(run: Run, restore: Path | None, started: float) -> int:
     """The stages that are left; the same on every process. Gives the steps of all stages."""
+    if run.config.trainer.sharded:
+        shards.shard(run.parts, run.device)
     for line in describe_batch(run) if ranks.is_first() else []:
         log.info(line)
     state = checkpoint.read_state(restore) if restore else {}
@@ -200,6 +203,7 @@ def _fit(run: Run, leg: Leg, mark: Mark, module: PretrainModule, taken: Mapping[
         state=state,
         first=config.guard.nonfinite is Nonfinite.rollback and mark.checkpoint is None,
         score=None if best in (None, "loss") else lambda: _score(run, best),
+        group=ranks.beside(config.trainer) if config.trainer.sharded else None,
     )
     watch = Watch(run.folder, config.guard, leg.name, offset=leg.offset, skipped=mark.skipped, settle=saver.wait)
     callbacks: list[Any] = [watch, unread, saver, Stopper(saver, run.folder)]
@@ -282,7 +286,8 @@ def begin(run: Run, leg: Leg) -> None:
             fresh = make_parts(run.config, run.wiring).to(run.device)
         for full in leg.stage.reset:
             noun, part = full.split(".", 1)
-            run.parts.get(noun, part).load_state_dict(fresh.get(noun, part).state_dict())
+            shards.load(run.parts.get(noun, part), fresh.get(noun, part).state_dict())
     for full in leg.stage.fit:
         log.info("stage %s: %s is fitted to the training rows", leg.name, full)
-        run.parts.get(*full.split(".", 1)).fit(step for step, _ in frozen(run).steps("train"))
+        part, steps = run.parts.get(*full.split(".", 1)), (step for step, _ in frozen(run).steps("train"))
+        shards.read(run.parts, partial(part.fit, steps))

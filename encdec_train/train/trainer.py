@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
 from encdec_train.config import TrainConfig
 from encdec_train.nn import gather
@@ -40,22 +40,26 @@ def make_trainer(config: TrainConfig, run: Run, callbacks: list[Any]) -> Trainer
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=run.folder,
-        plugins=[SLURMEnvironment(auto_requeue=False)] if _in_slurm_alone() else None,  # ours is exact
+        plugins=_environments(),
     )
 
 
-def _in_slurm_alone() -> bool:
-    return gather.world()[1] == 1 and SLURMEnvironment.detect()
+def _environments() -> list[Any]:
+    """Of several processes, those that exist; alone in SLURM, without Lightning's way to requeue: ours is exact."""
+    rank, size = gather.world()
+    if size > 1:
+        return [ranks.Environment(ranks.Place(rank, (ranks.outside() or ranks.Place()).local, size))]
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def _strategy(run: Run) -> Any:
     """One process needs none. Of several, parameters that a stage or a phase leaves alone are searched for."""
-    rank, size = gather.world()
+    size = gather.world()[1]
     if size == 1:
         return "auto"
-    local = (ranks.outside() or ranks.Place()).local
+    if run.config.trainer.sharded:  # it leaves the module alone: `shards` has cut the parts
+        return ModelParallelStrategy(data_parallel_size=size, tensor_parallel_size=1)
     return DDPStrategy(
-        cluster_environment=ranks.Environment(ranks.Place(rank, local, size)),
         broadcast_buffers=False,  # they are the same on all ranks already
         find_unused_parameters=bool(run.dry.unused or run.dry.owned or len(run.config.stage) > 1),
     )

@@ -52,7 +52,7 @@ def ours(state):
     found["embedder.image.positions.weight"] = place[1:]
     found["embedder.image.project.weight"] = state[f"{vision}.patch_embedding.weight"].permute(0, 2, 3, 1).flatten(1)
     found["embedder.image.project.bias"] = torch.zeros(64)
-    found["loss.main.log_scale"] = state["logit_scale"]
+    found["loss.main.log_scale"] = state["logit_scale"][None]
     parts.student.load_state_dict(found)
     return parts.eval()
 

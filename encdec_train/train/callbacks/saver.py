@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from encdec_train.config import CheckpointConfig
-from encdec_train.train import checkpoint
+from encdec_train.train import checkpoint, ranks
 from encdec_train.train.background import Background
 from encdec_train.types import Halted
 
@@ -36,6 +36,7 @@ class Saver(Callback):
         state: gives what else is kept (stage, step, seconds).
         first: save before the first step too, so that there is something to go back to.
         score: of a probe, the higher the better; none: the mean loss, the lower the better.
+        group: of processes that write each its share; none: the first has everything.
     """
 
     def __init__(
@@ -46,8 +47,9 @@ class Saver(Callback):
         state: Callable[[Any], dict[str, Any]],
         first: bool = False,
         score: Callable[[], float] | None = None,
+        group: Any = None,
     ) -> None:
-        self.folder, self.config = folder, config
+        self.folder, self.config, self.group = folder, config, group
         self.state, self.first, self.score = state, first, score
         self.seconds = 0.0  # for which the training waited
         self.saved: int | None = None  # step of the newest checkpoint
@@ -69,7 +71,7 @@ class Saver(Callback):
         module.check(weights=True)
         started = time.perf_counter()
         mean = module.mean_loss()
-        if trainer.is_global_zero:
+        if ranks.is_first() or self.group is not None:
             score = {"score": self.score() if self.score else -mean} if self.config.best else {}
             state = {**self.state(module), **score}
             copied = self.config.background
@@ -81,9 +83,10 @@ class Saver(Callback):
         self.seconds += time.perf_counter() - started
 
     def _write(self, found: checkpoint.Snapshot) -> None:
-        checkpoint.save(self.folder, found)
+        checkpoint.save(self.folder, found, self.group)
         best = self.config.best is not None
-        checkpoint.prune(self.folder, keep=self.config.keep, every=self.config.keep_every, best=best)
+        if ranks.is_first():
+            checkpoint.prune(self.folder, keep=self.config.keep, every=self.config.keep_every, best=best)
 
     def wait(self) -> None:
         """Until the newest checkpoint is whole.
