@@ -19,7 +19,7 @@ from encdec_train.export import initial
 from encdec_train.registry import probes as probe_registry
 from encdec_train.rng import Rng, key_of
 from encdec_train.step import Step
-from encdec_train.train import checkpoint, ranks, rundir
+from encdec_train.train import checkpoint, portrait, ranks, rundir
 from encdec_train.train.assembly import Run, assemble, evaluate, reopen
 from encdec_train.train.callbacks.metrics import read_metrics
 from encdec_train.train.callbacks.sinks import check_loggers, open_sinks
@@ -77,6 +77,7 @@ def _start(run: Run, starts: initial.Starts | None = None) -> dict[str, Any]:
     starts = initial.read(run.config, run.wiring, run.transform) if starts is None else starts
     initial.load(starts, run.parts)
     rundir.write_json(run.folder / "untrained.json", evaluate(run))
+    portrait.write(run, "untrained")
     return _stages(run, None)
 
 
@@ -201,6 +202,7 @@ def _finish(run: Run, seconds: float, steps: int) -> dict[str, Any]:
     plain = rundir.to_plain(config)
     encoder_export.save(folder / "encoder", config, run.wiring, run.parts, run.transform, plain)
     write_samples(run.config, run.wiring, run.parts, run.transform, run.rows["test"], folder / "samples", run.device)
+    portrait.write(run, "trained")
     summary: dict[str, Any] = {
         "recipe": config.name,
         "scale": config.scale.name,

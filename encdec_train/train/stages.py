@@ -24,11 +24,13 @@ from encdec_train.train.callbacks.budget import Budget, shares
 from encdec_train.train.callbacks.metrics import Metrics
 from encdec_train.train.callbacks.numbers import Numbers
 from encdec_train.train.callbacks.progress import Progress
+from encdec_train.train.callbacks.sampler import Sampler
 from encdec_train.train.callbacks.saver import Restorer, Saver
 from encdec_train.train.callbacks.stopper import Stopper
 from encdec_train.train.callbacks.unread import Unread
 from encdec_train.train.callbacks.watch import Watch, write_event
 from encdec_train.train.module import NotFinite, PretrainModule
+from encdec_train.train.samples import write_samples
 from encdec_train.train.trainer import make_trainer
 from encdec_train.types import Halted
 
@@ -149,6 +151,7 @@ def make_module(run: Run, leg: Leg, mark: Mark) -> PretrainModule:
     )
     module.done, module.skipped = mark.step, mark.skipped
     module.horizon, module.course = leg.horizon, mark.course
+    run.parts.train()  # also a teacher's norms that read their own batches, whether or not anything looked before
     return module
 
 
@@ -202,7 +205,7 @@ def _fit(run: Run, leg: Leg, mark: Mark, module: PretrainModule, taken: Mapping[
     if mark.checkpoint is not None:
         callbacks.append(Restorer(mark.checkpoint))
     if ranks.is_first():
-        callbacks = [*_metrics(run, leg, mark, watch), *callbacks, Progress(leg.steps, batch)]
+        callbacks = [*_metrics(run, leg, mark, watch), *callbacks, Progress(leg.steps, batch), *_sampler(run, leg)]
     if leg.span is not None:  # first: others find the steps set where it ends the stage
         begin, end = leg.span
         callbacks.insert(0, Budget(saver, begin=begin, end=end, elapsed=elapsed))
@@ -230,6 +233,18 @@ def _metrics(run: Run, leg: Leg, mark: Mark, watch: Watch) -> list[Any]:
     )
     metrics.cut(leg.offset + mark.step)
     return [numbers, metrics]
+
+
+def _sampler(run: Run, leg: Leg) -> list[Any]:
+    """What draws samples on the way; none of several processes, as one alone may not ask parts that they share."""
+    if gather.world()[1] > 1:
+        return []
+
+    def draw(folder: Path) -> None:
+        rows, names = run.rows["test"], leg.stage.objectives
+        write_samples(run.config, run.wiring, run.parts, run.transform, rows, folder, run.device, names)
+
+    return [Sampler(run.folder / "samples", draw, offset=leg.offset)]
 
 
 def _score(run: Run, probe: str) -> float:
