@@ -53,8 +53,10 @@ def export(run: Path, target: str, folder: Path) -> str:
     found, _ = checkpoint.newest(run / "checkpoints")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Mismatch(f"{folder}: there is something already; choose a new folder")
+    parent = next(p for p in folder.absolute().parents if p.exists())
+    if not parent.is_dir():
+        raise Mismatch(f"{folder}: {parent} is a file; choose a new folder")
     opened = _reopen(config, run, found)
-    parent = next(p for p in folder.absolute().parents if p.is_dir())
     with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as scratch:
         work = Path(scratch) / "model"
         work.mkdir()

@@ -123,6 +123,7 @@ def test_a_process_of_its_own_knows_the_parts(run_of, tmp_path):
         (["--to", "onxx", "out"], "unknown target 'onxx' (did you mean 'onnx'?)"),
         (["--to", "hf"], "usage: encdec-train export RUN --to"),
         (["--to", "safetensors", "full"], "full: there is something already"),
+        (["--to", "safetensors", "full/file/sub"], "full/file is a file; choose a new folder"),
     ],
 )
 def test_wrong_input(words, said, run_of, tmp_path, monkeypatch, capsys):
