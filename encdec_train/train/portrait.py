@@ -156,7 +156,8 @@ def _eyes(run: Run) -> Frozen:
 def _all_layers(run: Run, eyes: Frozen) -> Iterator[None]:
     """While it lasts the encoder hands out every hidden state that it can."""
     name = eyes.path.encoder
-    config: Any = None if name is None else run.parts.get("encoder", name, eyes.path.teacher).config
+    encoder = None if name is None else run.parts.get("encoder", name, eyes.path.teacher)
+    config: Any = getattr(encoder, "config", None)
     if not hasattr(config, "emit"):
         yield
         return
