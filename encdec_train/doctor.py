@@ -41,6 +41,8 @@ def examine() -> dict[str, Any]:
     """Everything, as plain values: sections of rows, and sentences for what is wrong."""
     wanted, extras = requirements()
     problems = [sentence for requirement in wanted if (sentence := unmet(requirement))]
+    agreement, differing = twins(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    problems += differing
     return {
         "sections": {
             "versions": [*_own(), *((r.name, installed(r.name) or "not installed") for r in wanted)],
@@ -48,6 +50,7 @@ def examine() -> dict[str, Any]:
             "machine": machine(),
             "devices": devices(),
             "kernels": kernel_rows(),
+            "kernels against torch": agreement,
             "data": data(),
         },
         "fallbacks": fallbacks(),
@@ -140,6 +143,51 @@ def kernel_rows() -> Rows:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     report = importlib.import_module("encdec_train.kernels.backend").report(device)
     return [(row.op, f"{row.path}: {row.why}") for row in report]
+
+
+def twins(device: torch.device) -> tuple[Rows, list[str]]:
+    """Kernels on small inputs beside torch, where they run; and a sentence for each that gives something else."""
+    from encdec_train.kernels.backend import Backend, machine_refuses, using
+
+    refused = machine_refuses(device)
+    if refused:
+        return [("all", f"not compared: {refused}")], []
+    rows: Rows = []
+    problems = []
+    for name, (call, tolerance) in {"attention": (_attend, 1e-2), "masking.keep": (_keep, 0.0)}.items():
+        with using(backend=Backend.triton, strict=True):
+            found = call(device)
+        with using(backend=Backend.reference):
+            expected = call(device)
+        worst = float((found - expected).abs().max())
+        rows.append((name, f"differs by at most {worst:.2g}"))
+        if not worst <= tolerance:
+            problems.append(f"kernel {name} differs from torch by {worst:.2g}; kernels.backend=reference does without")
+    return rows, problems
+
+
+def _attend(device: torch.device) -> torch.Tensor:
+    """(1,2,48,32): places of a padded row."""
+    from encdec_train.nn.attention import attention
+    from encdec_train.types import Attend, Sites
+
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 48, 32, generator=generator).to(device) for _ in range(3))
+    place = torch.arange(48, device=device)[None]
+    sites = Sites(sample=place, place=place, valid=place < 40)
+    return attention(q, k, v, query=sites, key=sites, attend=Attend(causal=True))[:, :, :40]
+
+
+def _keep(device: torch.device) -> torch.Tensor:
+    """(2,48) int64: sites that are kept, and those that are not."""
+    from encdec_train.kernels.masking import keep
+    from encdec_train.rng import Rng
+
+    place = torch.arange(48, device=device).expand(2, -1)
+    step = torch.zeros((), dtype=torch.int64, device=device)
+    return torch.cat(
+        keep(place // 48 + torch.arange(2, device=device)[:, None], place, Rng(0, step), "a", 12, 36)[:2], 1
+    )
 
 
 def data() -> Rows:

@@ -11,6 +11,8 @@ from encdec_train.registry import Registry, did_you_mean
 from encdec_train.types import Mismatch
 
 PACKAGE = Path(__file__).resolve().parent
+# Faults of a place that was named, whoever meets them: it is not ours to write to, or a file where a folder is needed.
+PLACES = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 
 
 def explain(error: BaseException) -> str | None:
@@ -24,6 +26,8 @@ def explain(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _composition(error)
+    if isinstance(error, PLACES) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
     if isinstance(error, ValueError | OSError) and _raised_by_us(error):
         return str(error)
     return None

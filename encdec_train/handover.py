@@ -11,31 +11,34 @@ from pathlib import Path
 import torch
 
 from encdec_train.build import Wiring
-from encdec_train.config import TrainConfig
+from encdec_train.config import TrainConfig, publish
 from encdec_train.data.transform import Transform
 from encdec_train.export import encoder
 from encdec_train.export.card import card
 from encdec_train.export.held import Held, held
 from encdec_train.export.hf import save as hf
+from encdec_train.export.onnx import save as onnx
 from encdec_train.export.timm import save as timm
+from encdec_train.nn.pool import Pool
 from encdec_train.registry import did_you_mean
 from encdec_train.step import Parts
 from encdec_train.train import checkpoint, rundir
 from encdec_train.train.assembly import read_parts
 from encdec_train.types import Mismatch
 
-TARGETS = ("hf", "timm", "safetensors")
-USAGE = "export RUN --to hf|timm|safetensors DIR"
+TARGETS = ("hf", "timm", "safetensors", "onnx")
+USAGE = "export RUN --to hf|timm|safetensors|onnx DIR"
 
 
 def export_command(arguments: Sequence[str]) -> int:
-    """`encdec-train export RUN --to hf|timm|safetensors DIR`."""
+    """`encdec-train export RUN --to hf|timm|safetensors|onnx DIR`."""
     words = list(arguments)
     if len(words) != 4 or words[1] != "--to":
         raise Mismatch(f"usage: encdec-train {USAGE}; given: {' '.join(words) or 'nothing'}")
     run, target, folder = Path(words[0]), words[2], Path(words[3])
     if target not in TARGETS:
         raise Mismatch(f"export: unknown target '{target}'{did_you_mean(target, TARGETS)}; known: {', '.join(TARGETS)}")
+    publish()
     print(f"{folder}: {export(run, target, folder)}, the same outputs when loaded back")
     return 0
 
@@ -51,8 +54,10 @@ def export(run: Path, target: str, folder: Path) -> str:
     found, _ = checkpoint.newest(run / "checkpoints")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Mismatch(f"{folder}: there is something already; choose a new folder")
+    parent = next(p for p in folder.absolute().parents if p.exists())
+    if not parent.is_dir():
+        raise Mismatch(f"{folder}: {parent} is a file; choose a new folder")
     opened = _reopen(config, run, found)
-    parent = next(p for p in folder.absolute().parents if p.is_dir())
     with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as scratch:
         work = Path(scratch) / "model"
         work.mkdir()
@@ -93,6 +98,8 @@ def _write(work: Path, target: str, run: Path, opened: Opened) -> str:
         return _own(work, run, opened)
     if target == "timm":
         return timm.save(work, kept, parts, transform)
+    if target == "onnx":
+        return onnx.save(work, kept, parts, transform, Pool(opened.config.evaluate.pool), _tokenizer(run, kept))
     return hf.save(work, kept, parts, transform, _tokenizer(run, kept))
 
 

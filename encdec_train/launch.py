@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 import yaml
@@ -20,7 +21,11 @@ from omegaconf.errors import OmegaConfBaseException
 from encdec_train import recipes_source, sweep
 from encdec_train.config import Scale, TrainConfig, expand_overrides, override, publish, recipe_of, to_config
 from encdec_train.paths import CONFIGS
+from encdec_train.plain import Difference, differences
 from encdec_train.types import Mismatch
+
+if TYPE_CHECKING:
+    from encdec_train.verify import Contract
 
 
 def compose(overrides: Sequence[str]) -> TrainConfig:
@@ -93,27 +98,53 @@ def _one(composed: DictConfig, tell: Callable[[Path], None] = lambda run: None) 
     return float(summary["loss"]["last"])
 
 
-def promise(config: TrainConfig) -> tuple[Any, dict[str, Any]] | None:
-    """The contract of a recipe, and the plain configuration that it was measured with; none where there is none."""
+@dataclass(frozen=True)
+class Promise:
+    """What a run is held against, read before anything is trained."""
+
+    contract: Contract | None  # none: its recipe promises nothing
+    measured: dict[str, Any] | None  # the plain configuration that this was measured with
+    changed: list[Difference] | None  # what the run has other than its recipe; none: that is not there any more
+
+
+def promise(config: TrainConfig) -> Promise:
+    """The contract of a configuration's recipe, and what it changes of the recipe."""
     from encdec_train import verify
 
     contract = verify.contract_of(config.name, config.scale.name, config.paper, config.rung)
-    return None if contract is None else (contract, _elsewhere(contract.overrides))
+    measured = None if contract is None else _elsewhere(contract.overrides)
+    return Promise(contract, measured, _changed(config))
 
 
-def settle(folder: Path, promised: tuple[Any, dict[str, Any]] | None) -> dict[str, Any]:
-    """Give a finished run its verdict, in its summary and on its page; none where its recipe promises nothing."""
+def _changed(config: TrainConfig) -> list[Difference] | None:
+    """What is another than in the recipe at this scale; of a run without a recipe, than in the default."""
+    from encdec_train.build import check, make_transform
+    from encdec_train.train import rundir
+
+    check(config, make_transform(config).specs())  # as there, sizes that a part takes from its neighbour are filled in
+    recipe = [f"+recipe={config.recipe_name}"] if config.recipe_name else []
+    try:
+        there = _elsewhere([*recipe, f"scale={config.scale.name}"])
+    except (HydraException, OmegaConfBaseException, Mismatch):  # it was removed, or altered
+        return None
+    found = differences(rundir.to_plain(config), there)
+    return [difference for difference in found if not difference[0].startswith("run.")]
+
+
+def settle(folder: Path, promised: Promise) -> dict[str, Any]:
+    """Say of a finished run, in its summary and on its page, what it changed, and its verdict if there is one."""
     from encdec_train import verify
     from encdec_train.report.page import write_report
     from encdec_train.train import rundir
 
     summary: dict[str, Any] = rundir.read_json(folder / "summary.json")
-    if promised is not None:
+    summary["changed"] = promised.changed
+    if promised.contract is not None and promised.measured is not None:
         here = rundir.to_plain(rundir.load(folder / "config.yaml"))
         environment = rundir.read_json(folder / "environment.json")
-        summary["verdict"] = verify.judge(promised[0], summary, environment, here, promised[1])
-        rundir.write_json(folder / "summary.json", summary)
-        write_report(folder)
+        summary["verdict"] = verify.judge(promised.contract, summary, environment, here, promised.measured)
+    rundir.write_json(folder / "summary.json", summary)
+    write_report(folder)
     return summary
 
 
@@ -127,7 +158,7 @@ def verify_command(arguments: Sequence[str]) -> int:
     verify.require_finished(run)
     config = rundir.load(run / "config.yaml")
     promised = promise(config)
-    if promised is None:
+    if promised.contract is None:
         where = f"recipe '{config.name}' promises no number at scale={config.scale.name}"
         raise Mismatch(f"{run}: {where}, so there is nothing to hold it against")
     print(verify.as_text(str(run), settle(run, promised)["verdict"]))

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from encdec_train import cli
+from encdec_train.errors import explain
 
 MAE = "+recipe=mae_vit"
 
@@ -109,6 +110,12 @@ def test_empty_folder(capsys, tmp_path, monkeypatch):
     code, _, error = run(capsys, MAE, f"data.path={tmp_path / 'empty'}")
     assert code == 2
     assert str(tmp_path / "empty") in error
+
+
+def test_a_place_that_is_not_ours_to_write_to_is_named():
+    assert explain(PermissionError(13, "Permission denied", "/root/x")) == "/root/x: Permission denied"
+    assert explain(NotADirectoryError(20, "Not a directory", "file/sub")) == "file/sub: Not a directory"
+    assert explain(PermissionError("without a name")) is None
 
 
 def test_debug_shows_the_traceback(tmp_path, monkeypatch):

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 
 from encdec_train import cli, doctor
+from encdec_train.kernels.backend import machine_refuses
 
 
 def test_a_sound_installation(capsys):
@@ -54,3 +56,21 @@ def test_unknown_option(capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["doctor", "--fast"])
     assert (ended.value.code, "usage: encdec-train doctor" in capsys.readouterr().err) == (2, True)
+
+
+def test_kernels_are_held_against_torch(monkeypatch):
+    """In Triton's interpreter, where there is no GPU; a kernel that gives something else is a problem."""
+    pytest.importorskip("triton")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if machine_refuses(device):
+        pytest.skip(machine_refuses(device))
+    rows, problems = doctor.twins(device)
+    assert [name for name, _ in rows] == ["attention", "masking.keep"] and problems == []
+    turn = iter((1.0, 2.0))
+    monkeypatch.setattr(doctor, "_keep", lambda device: torch.full((1,), next(turn)))
+    assert "kernel masking.keep differs from torch by 1;" in doctor.twins(device)[1][0]
+
+
+def test_without_a_device_for_them_kernels_are_not_compared(monkeypatch):
+    monkeypatch.setattr("encdec_train.kernels.backend.machine_refuses", lambda device: "no such thing")
+    assert doctor.twins(torch.device("cpu")) == ([("all", "not compared: no such thing")], [])

@@ -13,7 +13,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from encdec_train.build import check, make_transform
 from encdec_train.cli import COMMANDS, main
+from encdec_train.launch import compose
 from encdec_train.registry import Registry
 from encdec_train.train.run import train
 from tests.runs import small
@@ -57,10 +59,72 @@ def test_the_added_part_is_what_it_says(monkeypatch):
         Registry.all["loss"].parts.pop("log_cosh", None)
 
 
+# Commands that cannot run here, by how they begin: where they are run instead, or why they are not.
+ELSEWHERE = {
+    "pip install": ".ci/run, in new environments",
+    "encdec-train -m +recipe=mae_vit seed=1,2,3 hydra/launcher=slurm": "tests/train/test_slurm.py, under a real SLURM",
+    "sbatch scripts/slurm_train.sh": "tests/train/test_slurm.py, under a real SLURM",
+    "-m hydra/sweeper=optuna": "the end of another command line, of an extra that is not always there",
+    "encdec-train +recipe=mae_vit loss=log_cosh": "test_the_added_part_trains",
+    "python scripts/check_report.py": "tests/report/test_check_report.py, where there is a Chromium",
+    'python -c "import torch"': "what a time is held against",
+}
+COMMAND = re.compile(r"(encdec-train|pip|python|sbatch|-m) ")
+
+
+def shown() -> list[str]:
+    """Every command of the README: in a line of a block without a language, or between back quotes."""
+    blocks = re.findall(r"```\n(.*?)```", TEXT, re.S)
+    spans = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", TEXT, flags=re.S))
+    found = [" ".join(text.split()) for text in [*"\n".join(blocks).splitlines(), *spans]]
+    return list(dict.fromkeys(text for text in found if COMMAND.match(text)))
+
+
+def test_every_command_is_run_or_said_why_not():
+    tested = {*table_lines(), *inline(), *combinations(), *on_own_data()}
+    left = [line for line in shown() if line not in tested and not line.startswith(tuple(ELSEWHERE))]
+    assert left == []
+    unused = [start for start in ELSEWHERE if not any(line.startswith(start) for line in shown())]
+    assert unused == []
+
+
+def test_every_script_that_is_named_is_there():
+    named = set(re.findall(r"scripts/\w+\.\w+", TEXT))
+    assert named and all((README.parent / name).is_file() for name in named)
+
+
+def test_the_shortened_recipe_is_the_recipe():
+    """Every line of it stands in the file."""
+    (block,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.S)
+    lines = [line.split("#")[0].strip() for line in block.splitlines()]
+    recipe = (README.parent / "recipes" / "mae_vit.yaml").read_text(encoding="utf-8")
+    assert [line for line in lines if line and line not in recipe] == []
+
+
+def combinations() -> list[str]:
+    return [line for line in TEXT.splitlines() if line.startswith("encdec-train ") and "+recipe" not in line]
+
+
+def table_lines() -> list[str]:
+    return re.findall(r"^\| `(encdec-train [^`]+)` \|", TEXT, re.M)
+
+
+def on_own_data() -> list[str]:
+    """Commands on data that are not here."""
+    return [line for line in shown() if line.startswith("encdec-train ") and re.search(r"data\.path=", line)]
+
+
+def inline() -> list[str]:
+    """Commands in the text and in blocks that need nothing but the two runs."""
+    other = {*table_lines(), *combinations(), *on_own_data()}
+    mine = [line for line in shown() if line.startswith("encdec-train ") and line not in other]
+    return [line for line in mine if not line.startswith(tuple(ELSEWHERE))]
+
+
 def table() -> list[str]:
     """The commands of the README's table: without what stands in brackets, and with each of them."""
     forms = []
-    for line in re.findall(r"^\| `(encdec-train [^`]+)` \|", TEXT, re.M):
+    for line in table_lines():
         options = re.findall(r" \[([^]]*)\]", line)
         bare = re.sub(r" \[[^]]*\]", "", line)
         forms += [bare, *(f"{bare} {option}" for option in options)]
@@ -76,8 +140,8 @@ def place(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("line", table())
-def test_the_commands_of_the_table(line, place, tmp_path, monkeypatch):
+@pytest.mark.parametrize("line", [*table(), *inline()])
+def test_the_commands(line, place, tmp_path, monkeypatch):
     """Training ones are cut short; RUN, A and B are the runs."""
     monkeypatch.chdir(place)
     monkeypatch.setattr("encdec_train.preview.SECONDS", 0.01)
@@ -91,8 +155,19 @@ def test_the_commands_of_the_table(line, place, tmp_path, monkeypatch):
     assert ended.value.code == 0
 
 
-def combinations() -> list[str]:
-    return [line for line in TEXT.splitlines() if line.startswith("encdec-train ") and "+recipe" not in line]
+@pytest.mark.parametrize("line", on_own_data())
+def test_the_commands_on_own_data_fit(line):
+    """They compose, and their parts fit; the data are not here."""
+    config = compose(shlex.split(line)[1:])
+    check(config, make_transform(config).specs())
+
+
+def test_the_encoder_is_loaded_as_shown(place, monkeypatch):
+    (block,) = [block for block in re.findall(r"```python\n(.*?)```", TEXT, re.S) if "encoder = load" in block]
+    monkeypatch.chdir(place)
+    names: dict = {}
+    exec(block.replace("<name>", "A"), names)
+    assert not names["encoder"].training
 
 
 @pytest.mark.parametrize("line", [line for line in combinations() if "=" in line])

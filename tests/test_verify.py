@@ -141,3 +141,28 @@ def test_differences_of_plain_values():
     here, there = {"a": {"b": 1, "c": [1, 2]}, "e": {}}, {"a": {"b": 1, "c": [1]}, "d": None}
     assert flatten(here) == {"a.b": 1, "a.c": [1, 2], "e": {}}
     assert differences(here, there) == [("a.c", [1, 2], [1]), ("d", ABSENT, None)]
+
+
+def test_what_a_run_changed_of_its_recipe_is_said(run):
+    """All of it, and nothing that only fills in what the recipe leaves open."""
+    folder, _ = run
+    changed = {
+        key: (here, there)
+        for key, here, there in settle(folder, promise(rundir.load(folder / "config.yaml")))["changed"]
+    }
+    assert changed == {
+        "data.limit": (256, None),
+        "evaluate.rows": (64, 5000),
+        "loader.batch": (8, 128),
+        "trainer.log_every": (1, 10),
+        "trainer.max_steps": (2, None),
+    }
+    assert json.loads((folder / "summary.json").read_text())["changed"][0] == ["data.limit", 256, None]
+    assert "<td>5000</td>" in (folder / "report.html").read_text()
+
+
+def test_a_recipe_that_is_gone_is_no_fault(run):
+    folder, _ = run
+    config = rundir.load(folder / "config.yaml")
+    config.recipe_name = "no_such_recipe"
+    assert promise(config).changed is None

@@ -15,6 +15,10 @@ model = timm.create_model("local-dir:{folder}", pretrained=True, num_classes=0)"
 from encdec_train.export.encoder import load
 
 encoder = load(Path("{folder}"))  # tokens = encoder({{"{view}": units}})""",
+    "onnx": """import onnxruntime
+
+session = onnxruntime.InferenceSession("{folder}/model.onnx")
+states, vector = session.run(None, {{"{name}": ...}})  # preprocess.json has the inputs, their types and shapes""",
 }
 
 
@@ -24,8 +28,8 @@ def card(
     """README.md of an exported model.
 
     Args:
-        target: hf, timm or safetensors.
-        name: of the class, the architecture or the view that is read.
+        target: hf, timm, safetensors or onnx.
+        name: of the class, the architecture, the view that is read or the graph's first input.
         folder: what the model is called.
         config: of the run as plain values.
         summary: of the run; empty where it has not finished.

@@ -42,11 +42,12 @@ class Bias:
 
     def dense(self, queries: int, keys: int) -> Tensor:
         """(H,queries,keys)."""
-        if not self.wide:
+        if not self.wide and not torch.compiler.is_exporting():  # a window has one length in an exported graph
             first = self.origin - queries + 1
             windows = self.diagonals[:, first : first + queries + keys - 1].unfold(1, keys, 1)
             return windows.flip(1)
-        code = _codes(max(queries, keys), self.wide, self.diagonals.device)
+        longest = max(queries, keys)
+        code = _codes(longest, self.wide or longest, self.diagonals.device)
         index = code[None, :keys] - code[:queries, None] + self.origin
         return self.diagonals.index_select(1, index.flatten()).unflatten(1, index.shape)
 

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from encdec_train.report.curves import COLOURS, overlay
-from encdec_train.report.page import document
+from encdec_train.report.page import document, wide_table
 from encdec_train.report.read import points, read_json, read_lines
-from encdec_train.report.table import duration, number, score
+from encdec_train.report.table import NOTHING, duration, number, score
 
-CURVES = (
-    ("Loss", ("loss",)),
-    ("Learning rate", ("lr",)),
-    ("Gradient norm", ("gradient_norm",)),
-    ("Samples per second", ("samples_per_s",)),
+CURVES = (  # title, key, and whether the axis begins at zero, for amounts
+    ("Loss", ("loss",), False),
+    ("Learning rate", ("lr",), True),
+    ("Gradient norm", ("gradient_norm",), False),
+    ("Samples per second", ("samples_per_s",), True),
 )
+MANY = 30  # settings that differ, from which on they are folded away
 
 
 def write_page(out: Path, runs: Sequence[Path], differ: Sequence[tuple[str, Sequence[Any]]]) -> None:
@@ -32,8 +33,8 @@ def write_page(out: Path, runs: Sequence[Path], differ: Sequence[tuple[str, Sequ
     summaries = [read_json(run / "summary.json") for run in runs]
     lines = [read_lines(run / "metrics.jsonl") for run in runs]
     curves = [
-        overlay(title, {name: points(of, *keys) for name, of in zip(names, lines, strict=True)})
-        for title, keys in CURVES
+        overlay(title, {name: points(of, *keys) for name, of in zip(names, lines, strict=True)}, zero=zero)
+        for title, keys, zero in CURVES
     ]
     terms: dict[str, None] = {term: None for of in lines for line in of for term in line.get("terms") or {}}
     if len(terms) > 1:
@@ -44,8 +45,8 @@ def write_page(out: Path, runs: Sequence[Path], differ: Sequence[tuple[str, Sequ
     sections = [
         f"<header><h1>{len(runs)} runs</h1>{_legend(names)}</header>",
         f'<section><h2>Curves</h2><div class="charts">{"".join(curves)}</div></section>',
-        f"<section><h2>Results</h2>{_table(names, _results(summaries))}</section>",
-        f"<section><h2>Settings that differ</h2>{_table(names, differ)}</section>" if differ else "",
+        f"<section><h2>Results</h2>{wide_table(('', *names), _results(summaries))}</section>",
+        f"<section><h2>Settings that differ</h2>{_differ(names, differ)}</section>" if differ else "",
     ]
     out.write_text(document("runs compared", sections), encoding="utf-8")
 
@@ -74,7 +75,9 @@ def _results(summaries: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]
     rows = [("verdict", [(summary.get("verdict") or {}).get("verdict") or "-" for summary in summaries])]
     for name in probes:
         found = [(summary.get("probes") or {}).get(name, {}) for summary in summaries]
-        rows.append((name, [f"{score(p.get('value'))} (untrained {score(p.get('untrained'))})" for p in found]))
+        rows.append(
+            (name, [f"{score(p['value'])} (untrained {score(p.get('untrained'))})" if p else NOTHING for p in found])
+        )
     rows.append(("last loss", [number((summary.get("loss") or {}).get("last")) for summary in summaries]))
     rows.append(("time", [duration(summary.get("seconds")) for summary in summaries]))
     speeds = [(summary.get("throughput") or {}).get("samples_per_s") for summary in summaries]
@@ -82,10 +85,6 @@ def _results(summaries: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]
     return rows
 
 
-def _table(names: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]]]) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("", *names))
-    body = "".join(
-        f'<tr><th scope="row">{escape(key)}</th>{"".join(f"<td>{escape(str(value))}</td>" for value in values)}</tr>'
-        for key, values in rows
-    )
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+def _differ(names: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]]]) -> str:
+    table = wide_table(("", *names), rows)
+    return table if len(rows) < MANY else f"<details><summary>{len(rows)} settings</summary>{table}</details>"

@@ -96,13 +96,13 @@ def chart(title: str, points: Points, *, zero: bool = False, exact: bool = False
     )
 
 
-def overlay(title: str, series: Mapping[str, Points]) -> str:
+def overlay(title: str, series: Mapping[str, Points], *, zero: bool = False) -> str:
     """A figure of one smoothed curve for each run, or nothing where none has two finite points."""
     drawn = {i: thin(points) for i, points in enumerate(series.values())}
     drawn = {i: smooth(points, len(points) // 20) for i, points in drawn.items() if len(points) >= 2}
     if not drawn:
         return ""
-    axes = _axes([point for points in drawn.values() for point in points], zero=False)
+    axes = _axes([point for points in drawn.values() for point in points], zero=zero)
     body = [_grid(axes)]
     body += [f'<g class="c{i % COLOURS}">{_polyline("line", points, axes)}</g>' for i, points in drawn.items()]
     ends = [f"{list(series)[i]} {number(points[-1][1])}" for i, points in drawn.items()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -11,12 +10,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from encdec_train.report import portrait
 from encdec_train.report.curves import chart
+from encdec_train.report.images import Pictures
 from encdec_train.report.read import points, read_json, read_lines
 from encdec_train.report.style import CSS
 from encdec_train.report.table import duration, gain, number, score
 
-MIME = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
 MINUS = "\N{MINUS SIGN}"
 NUMERIC = ' class="n"'
 TEXT_LIMIT = 20_000  # characters of one sample file
@@ -25,7 +25,7 @@ TEXT_LIMIT = 20_000  # characters of one sample file
 def write_report(run: Path) -> Path:
     """Write `report.html` into a run directory from what lies there; what is missing is left out.
 
-    Reads `summary.json`, `metrics.jsonl`, `environment.json`, `config.yaml` and `samples/`.
+    Reads `summary.json`, `metrics.jsonl`, `environment.json`, `config.yaml`, `samples/` and `portrait/`.
 
     Returns:
         The page's path.
@@ -37,14 +37,20 @@ def write_report(run: Path) -> Path:
         raise ValueError(f"{run}: not a run directory (it has no config.yaml)")
     summary = read_json(run / "summary.json")
     lines = read_lines(run / "metrics.jsonl")
+    untrained, trained = (read_json(run / "portrait" / f"{when}.json") for when in ("untrained", "trained"))
+    pictures = Pictures()
     sections = [
         _head(summary, run, lines),
         _section("Probes", _probes(summary.get("probes") or {})),
         _section("Verdict", _held(summary.get("verdict"))),
         _section("Curves", _curves(lines)),
-        _section("What it sees and predicts", _samples(run / "samples")),
+        _section("What it sees and predicts", _samples(run / "samples", pictures)),
+        _section("Nearest neighbours", _neighbours(run / "portrait", pictures)),
+        _section("Map of the vectors", portrait.maps(untrained, trained)),
+        _section("Layers", portrait.layers(untrained, trained)),
         _section("Parameters", _parameters(summary.get("parameters") or summary.get("params") or {})),
         _section("Against the paper", _contract(summary.get("contract") or {})),
+        _section("Changed from the recipe", _changed(summary.get("changed"))),
         _section("Configuration", _configuration((run / "config.yaml").read_text(encoding="utf-8"))),
         _section("Environment", _environment(read_json(run / "environment.json"))),
         f"<footer>{escape(str(summary.get('run') or run))}</footer>",
@@ -181,22 +187,56 @@ def _curves(lines: list[dict[str, Any]]) -> str:
     return f'<div class="charts">{figures}</div>' if figures else ""
 
 
-def _samples(folder: Path) -> str:
-    """Pictures as data URIs and texts, one figure for each file."""
-    figures = []
-    for file in sorted(folder.iterdir()) if folder.is_dir() else []:
-        name = escape(file.stem)
-        if file.suffix in MIME:
-            data = base64.b64encode(file.read_bytes()).decode()
-            what = "For each sample: the original, what the encoder saw, the prediction in the hidden places"
-            body = f'<img src="data:{MIME[file.suffix]};base64,{data}" alt="{what}">'
-            figures.append(f"<figure><figcaption><b>{name}</b> · {what}.</figcaption>{body}</figure>")
-        elif file.suffix == ".json":
-            figures.append(f"<figure><figcaption><b>{name}</b></figcaption>{_triples(file)}</figure>")
-        elif file.suffix == ".txt":
-            text = escape(file.read_text(encoding="utf-8", errors="replace")[:TEXT_LIMIT])
-            figures.append(f"<figure><figcaption><b>{name}</b></figcaption><pre>{text}</pre></figure>")
-    return f'<div class="samples">{"".join(figures)}</div>' if figures else ""
+SAMPLE = "For each sample: the original, what the encoder saw, the prediction in the hidden places"
+NEIGHBOURS = "A test row on the left, then the test rows whose vectors are most alike"
+
+
+def _samples(folder: Path, pictures: Pictures) -> str:
+    """One figure for each file of the end, and for the steps before it what fits, folded away."""
+    if not folder.is_dir():
+        return ""
+    found = [_figure(file, file.stem, SAMPLE, pictures) for file in sorted(folder.iterdir()) if file.is_file()]
+    steps = sorted(step for step in folder.iterdir() if step.is_dir())
+    for step in steps:
+        done = int(step.name.rpartition("-")[2])
+        when = f"After step {done:,}" if done else "Before the first step"
+        figures = [_figure(file, f"{file.stem}, {when.lower()}", SAMPLE, pictures) for file in sorted(step.iterdir())]
+        if any(figures):
+            found.append(f"<details><summary>{when}</summary>{''.join(figures)}</details>")
+    return _figures(found)
+
+
+def _neighbours(folder: Path, pictures: Pictures) -> str:
+    """After training, and folded away before it."""
+    if not folder.is_dir():
+        return ""
+    files = {file.stem: file for file in sorted(folder.glob("neighbours-*"))}
+    found = []
+    if "neighbours-trained" in files:
+        found.append(_figure(files["neighbours-trained"], "After training", NEIGHBOURS, pictures))
+    if "neighbours-untrained" in files:
+        before = _figure(files["neighbours-untrained"], "Before training", NEIGHBOURS, pictures)
+        found.append(f"<details><summary>Before training</summary>{before}</details>" if before else "")
+    return _figures(found)
+
+
+def _figures(found: Sequence[str]) -> str:
+    return f'<div class="samples">{"".join(found)}</div>' if any(found) else ""
+
+
+def _figure(file: Path, title: str, what: str, pictures: Pictures) -> str:
+    """A picture, a list of tables or a text; nothing where there is no room left for another picture."""
+    caption = f"<figcaption><b>{escape(title)}</b></figcaption>"
+    if file.suffix == ".png":
+        source = pictures.source(file)
+        caption = f"<figcaption><b>{escape(title)}</b> · {what}.</figcaption>"
+        return f'<figure>{caption}<img src="{source}" alt="{what}"></figure>' if source else ""
+    if file.suffix == ".json":
+        return f"<figure>{caption}{_triples(file)}</figure>"
+    if file.suffix == ".txt":
+        text = escape(file.read_text(encoding="utf-8", errors="replace")[:TEXT_LIMIT])
+        return f"<figure>{caption}<pre>{text}</pre></figure>"
+    return ""
 
 
 def _triples(file: Path) -> str:
@@ -225,6 +265,26 @@ def _contract(contract: dict[str, Any]) -> str:
         if known:
             tables.append(f'<p class="soft">{caption}</p>{_table(known.items())}')
     return "".join(tables)
+
+
+def _changed(changed: Sequence[Sequence[Any]] | None) -> str:
+    """What the run has other than its recipe at this scale, where that is known."""
+    if changed is None:
+        return ""
+    if not changed:
+        return "<p>Nothing.</p>"
+    return wide_table(("setting", "here", "in the recipe"), [(key, values) for key, *values in changed])
+
+
+def wide_table(names: Sequence[str], rows: Iterable[tuple[str, Sequence[Any]]]) -> str:
+    """A table that scrolls by itself where it is too wide, with keys too; the first column names the rows."""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    body = "".join(
+        f'<tr><th scope="row">{escape(key)}</th>{"".join(f"<td>{escape(_said(value))}</td>" for value in values)}</tr>'
+        for key, values in rows
+    )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide" tabindex="0" role="region" aria-label="table">{table}</div>'
 
 
 def _environment(environment: dict[str, Any]) -> str:

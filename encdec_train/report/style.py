@@ -5,6 +5,7 @@ CSS = """
   --paper: #fdfcfa; --ink: #1d1c1a; --soft: #6b6862; --rule: #dedad3; --wash: #f3f0ea;
   --blue: #2a63b8; --good: #1f7a4d; --bad: #b3382c;
   --one: #2a63b8; --two: #c2571a; --three: #1f7a4d; --four: #8e3ea8; --five: #8a6d00; --six: #b3386d;
+  --seven: #16777d; --eight: #7a4a21; --nine: #5a5a5a; --ten: #4a3fb5;
   color-scheme: light dark;
 }
 @media (prefers-color-scheme: dark) {
@@ -12,6 +13,7 @@ CSS = """
     --paper: #161719; --ink: #e7e4de; --soft: #9d9991; --rule: #34353a; --wash: #1e2023;
     --blue: #7fb0f5; --good: #6cc79a; --bad: #f08b7f;
     --one: #7fb0f5; --two: #f2a36b; --three: #6cc79a; --four: #cf9be0; --five: #d9bd5c; --six: #f090b8;
+    --seven: #5fc4c9; --eight: #d0a06f; --nine: #b5b5b5; --ten: #a9a2ff;
   }
 }
 * { box-sizing: border-box; }
@@ -58,6 +60,18 @@ svg .line {
 }
 .c0 { --blue: var(--one); } .c1 { --blue: var(--two); } .c2 { --blue: var(--three); }
 .c3 { --blue: var(--four); } .c4 { --blue: var(--five); } .c5 { --blue: var(--six); }
+.m0 { fill: var(--one); } .m1 { fill: var(--two); } .m2 { fill: var(--three); } .m3 { fill: var(--four); }
+.m4 { fill: var(--five); } .m5 { fill: var(--six); } .m6 { fill: var(--seven); } .m7 { fill: var(--eight); }
+.m8 { fill: var(--nine); } .m9 { fill: var(--ten); }
+svg .pale { fill: var(--rule); }
+svg .middle {
+  font-size: 13px; font-weight: 600; text-anchor: middle; fill: var(--ink);
+  paint-order: stroke; stroke: var(--paper); stroke-width: 3px; stroke-linejoin: round;
+}
+.classes { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: .8rem 0 0; padding: 0; }
+.classes svg { display: inline-block; width: .7rem; margin-right: .35rem; }
+svg.layers { max-width: 34rem; }
+svg rect.now { fill: var(--blue); } svg rect.before { fill: var(--blue); opacity: .35; }
 .legend { list-style: none; margin: 1rem 0 0; padding: 0; }
 .legend svg { display: inline-block; width: 1.6rem; margin-right: .5rem; vertical-align: middle; }
 .wide { overflow-x: auto; }
@@ -75,14 +89,15 @@ td.up { color: var(--good); } td.down { color: var(--bad); }
 .plain td { font-size: .92rem; overflow-wrap: anywhere; }
 .plain td:first-child { color: var(--soft); width: 32%; min-width: 9rem; overflow-wrap: break-word; }
 img { max-width: 100%; height: auto; border-radius: 2px; }
-.samples figure + figure { margin-top: 1.6rem; }
+.samples figure + figure, .samples details { margin-top: 1.6rem; }
+.samples details figure { margin-top: .8rem; }
 pre {
   margin: .6rem 0 0; padding: .9rem 1rem; background: var(--wash); border-radius: 4px; overflow-x: auto;
   font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace;
   white-space: pre-wrap; overflow-wrap: anywhere;
 }
 summary { cursor: pointer; }
-summary:focus-visible { outline: 2px solid var(--blue); outline-offset: 3px; }
+summary:focus-visible, .wide:focus-visible { outline: 2px solid var(--blue); outline-offset: 3px; }
 footer { margin-top: 3rem; font-size: .85rem; color: var(--soft); overflow-wrap: anywhere; }
 @media (max-width: 40rem) {
   body { padding-top: 1.5rem; }

@@ -276,32 +276,35 @@ class Frozen:
             Mismatch: the encoder hands out no layers.
         """
         if split not in self._layers:
-            with self._emitting() as count:
+            with self.emitting() as count:
                 found: list[list[np.ndarray]] = [[] for _ in range(count)]
                 for step, _ in self.steps(split):
                     with torch.no_grad():
                         tokens = step.encode(self.path)
                     for kept, layer in zip(found, range(count), strict=True):
                         assert tokens.layers is not None
-                        kept.append(self._pooled_layer(tokens, tokens.layers[layer]))
+                        kept.append(self.pooled_layer(tokens, tokens.layers[layer]))
             self._layers[split] = [np.concatenate(kept) for kept in found]
         return self._layers[split]
 
-    def _pooled_layer(self, tokens: Tokens, x: torch.Tensor) -> np.ndarray:
+    def pooled_layer(self, tokens: Tokens, x: torch.Tensor) -> np.ndarray:
         """Of a layer with the sites of the last one, or with those of a lattice of its own."""
         if x.shape[1] != tokens.x.shape[1]:
             return x.mean(1).float().cpu().numpy()
         return self.pooled(replace(tokens, x=x))
 
+    @property
+    def depth(self) -> int:
+        """How many layers the encoder can hand out."""
+        config = self.config.encoder.get(self.path.encoder or "")
+        return len(self.wiring.outputs[f"encoder.{self.path.encoder}"].layers) if hasattr(config, "emit") else 0
+
     @contextmanager
-    def _emitting(self) -> Iterator[int]:
+    def emitting(self) -> Iterator[int]:
         """While this lasts the encoder hands out all its layers, so many."""
-        name = self.path.encoder
-        config = self.config.encoder.get(name or "")
-        count = len(self.wiring.outputs[f"encoder.{name}"].layers) if config is not None else 0
-        if not count or not hasattr(config, "emit"):
+        name, count = self.path.encoder, self.depth
+        if not count or name is None:
             raise Mismatch(f"a probe needs the layers of an encoder, and '{name}' hands out none")
-        assert name is not None
         own = self.parts.get("encoder", name, self.path.teacher).config
         before, own.emit = own.emit, list(range(count))
         try:

@@ -58,7 +58,8 @@ def replay(folder: Path, step: int) -> Replayed:
     if module.seen < step - leg.offset:
         raise Mismatch(f"{folder}: step {leg.offset + module.seen} has no finite loss, so step {step} has no meaning")
     loss = float(total_loss(module.seen_terms))
-    lines = [line for line in read_metrics(folder / "metrics.jsonl") if line["step"] == step]
+    written = folder / "metrics.jsonl"
+    lines = [line for line in read_metrics(written) if line["step"] == step] if written.is_file() else []
     compared = f" (metrics.jsonl: {lines[-1]['loss']:.9g})" if lines else ""
     return Replayed(loss, module.seen_terms, compared)
 

@@ -14,6 +14,7 @@ from encdec_train.build import check, count_parameters, dry_run, make_parts, mak
 from encdec_train.config import TrainConfig
 from encdec_train.data.draws import draws_of
 from encdec_train.data.loader import StepDataset, StepSampler, make_loader
+from encdec_train.data.mixture import probed
 from encdec_train.data.open import open_rows
 from encdec_train.export import encoder as encoder_export
 from encdec_train.export import initial
@@ -21,7 +22,7 @@ from encdec_train.probes.probe import Measured
 from encdec_train.registry import probes as probe_registry
 from encdec_train.rng import Rng, key_of
 from encdec_train.step import Step
-from encdec_train.train import begin, checkpoint, ranks, rundir
+from encdec_train.train import begin, checkpoint, portrait, ranks, rundir
 from encdec_train.train.assembly import Run, assemble, evaluate, lower_is_better, reopen
 from encdec_train.train.callbacks.metrics import read_metrics
 from encdec_train.train.callbacks.sinks import check_loggers, open_sinks
@@ -86,6 +87,7 @@ def _start(run: Run, starts: initial.Starts | None = None) -> dict[str, Any]:
     starts = begin.read(run.config, run.wiring, run.transform) if starts is None else starts
     initial.load(starts, run.parts)
     rundir.write_json(run.folder / "untrained.json", _values(evaluate(run)))
+    portrait.write(run, "untrained")
     return _stages(run, None)
 
 
@@ -221,7 +223,9 @@ def _finish(run: Run, seconds: float, steps: int) -> dict[str, Any]:
     lines = read_metrics(folder / "metrics.jsonl")
     plain = rundir.to_plain(config)
     encoder_export.save(folder / "encoder", config, run.wiring, run.parts, run.transform, plain)
-    write_samples(run.config, run.wiring, run.parts, run.transform, run.rows["test"], folder / "samples", run.device)
+    rows = probed(run.rows["test"])
+    write_samples(run.config, run.wiring, run.parts, run.transform, rows, folder / "samples", run.device)
+    portrait.write(run, "trained")
     summary: dict[str, Any] = {
         "recipe": config.name,
         "scale": config.scale.name,

@@ -28,15 +28,16 @@ def write_samples(
     rows: Sequence[dict[str, Any]],
     folder: Path,
     device: torch.device,
+    objectives: Sequence[str] = (),
     count: int = 8,
 ) -> None:
-    """One file for each objective that predicts and whose transform can draw; none otherwise."""
+    """One file for each objective, or of these alone, that predicts and whose transform can draw; none otherwise."""
     items = clean_items(transform, rows)
     rng = Rng(config.seed, 0)
     chosen = [transform(items[i], i, rng, clean=True) for i in range(min(count, len(items)))]
     batch = transform.finish(to_device(collate(chosen), device), rng, clean=True)
     parts.eval()
-    for name in config.objective:
+    for name in objectives or config.objective:
         objective: Any = parts.get("objective", name)
         if not hasattr(objective, "predict") or objective.path.view in config.derive:
             continue  # what a frozen path derives is nothing to look at
@@ -49,6 +50,6 @@ def write_samples(
         view = objective.path.view
         drawn = transform.of(view).draw(step.units(view), plan, rows_of)
         if drawn is not None:
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{name}.{drawn.suffix}").write_bytes(drawn.content)
     parts.train()

@@ -45,6 +45,12 @@ def check(config: TrainConfig) -> None:
             f"checkpoint.best: probe '{config.checkpoint.best}' reads whole parts, which no process has between steps "
             "with trainer.strategy=fsdp; it can be loss"
         )
+    online = [name for name, part in config.probe.items() if part.every is not None]
+    if online:
+        raise Mismatch(
+            f"probe.{online[0]}.every: probes read whole parts, which no process has between steps with "
+            "trainer.strategy=fsdp; leave it out"
+        )
 
 
 def check_parts(parts: Parts) -> None:

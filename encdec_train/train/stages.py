@@ -17,6 +17,7 @@ from encdec_train.build import make_parts
 from encdec_train.config import Nonfinite, StageConfig, TrainConfig, override
 from encdec_train.data.draws import Mixed, Place, draws_of
 from encdec_train.data.loader import Drawn, StepDataset, StepSampler, make_loader
+from encdec_train.data.mixture import probed
 from encdec_train.nn import gather
 from encdec_train.optim.schedule import Course, peak_rate
 from encdec_train.rng import key_of
@@ -27,11 +28,13 @@ from encdec_train.train.callbacks.metrics import Metrics
 from encdec_train.train.callbacks.numbers import Numbers
 from encdec_train.train.callbacks.online import Online
 from encdec_train.train.callbacks.progress import Progress
+from encdec_train.train.callbacks.sampler import Sampler
 from encdec_train.train.callbacks.saver import Restorer, Saver
 from encdec_train.train.callbacks.stopper import Stopper
 from encdec_train.train.callbacks.unread import Unread
 from encdec_train.train.callbacks.watch import Watch, write_event
 from encdec_train.train.module import NotFinite, PretrainModule
+from encdec_train.train.samples import write_samples
 from encdec_train.train.trainer import make_trainer
 from encdec_train.types import Halted
 
@@ -212,6 +215,7 @@ def _fit(run: Run, leg: Leg, mark: Mark, module: PretrainModule, taken: Mapping[
     online = Online(run, offset=leg.offset)
     if ranks.is_first():
         callbacks = [*_metrics(run, leg, mark, watch, online, module.key), *callbacks, Progress(leg.steps, batch)]
+        callbacks += _sampler(run, leg)
     callbacks.insert(0, online)
     if leg.span is not None:  # first: others find the steps set where it ends the stage
         begin, end = leg.span
@@ -243,6 +247,18 @@ def _metrics(run: Run, leg: Leg, mark: Mark, watch: Watch, online: Online, key: 
     )
     metrics.cut(leg.offset + mark.step)
     return [numbers, metrics]
+
+
+def _sampler(run: Run, leg: Leg) -> list[Any]:
+    """What draws samples on the way; none of several processes, as one alone may not ask parts that they share."""
+    if gather.world()[1] > 1:
+        return []
+
+    def draw(folder: Path) -> None:
+        rows, names = probed(run.rows["test"]), leg.stage.objectives
+        write_samples(run.config, run.wiring, run.parts, run.transform, rows, folder, run.device, names)
+
+    return [Sampler(run.folder / "samples", draw, offset=leg.offset)]
 
 
 def _score(run: Run, probe: str) -> float:

@@ -2,6 +2,8 @@
 
 import functools
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -105,14 +107,23 @@ def test_to_ones_own_format(run_of, tmp_path):
     assert json.loads((tmp_path / "out" / "preprocess.json").read_text())["features"]
 
 
+def test_a_process_of_its_own_knows_the_parts(run_of, tmp_path):
+    words = ["export", str(run_of("graphmae")), "--to", "safetensors", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-m", "encdec_train.cli", *words], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert load(tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--to", "hf", "out"], "no model of transformers that is known here holds"),
         (["--to", "timm", "out"], "only residual networks are known here, the encoder is a Gin"),
-        (["--to", "onxx", "out"], "unknown target 'onxx'"),
+        (["--to", "onnx", "out"], "texts, pictures and sounds can be exported, not a view of kind 'graph'"),
+        (["--to", "onxx", "out"], "unknown target 'onxx' (did you mean 'onnx'?)"),
         (["--to", "hf"], "usage: encdec-train export RUN --to"),
         (["--to", "safetensors", "full"], "full: there is something already"),
+        (["--to", "safetensors", "full/file/sub"], "full/file is a file; choose a new folder"),
     ],
 )
 def test_wrong_input(words, said, run_of, tmp_path, monkeypatch, capsys):

@@ -58,6 +58,7 @@ def invent(folder, lines=400):
             "rung": {"metric": None},
         },
         "verdict": None,
+        "changed": [["encoder.main.depth", 6, 4], ["stage.main.steps", 4000, 900]],
     }
     (folder / "summary.json").write_text(json.dumps(summary))
     (folder / "environment.json").write_text(
@@ -70,6 +71,18 @@ def invent(folder, lines=400):
     masked = np.where(rng.random((8, 8, 8, 1)).repeat(4, 1).repeat(4, 2) < 0.75, 0.5, pictures)
     noisy = pictures + 0.05 * rng.normal(size=pictures.shape)
     (folder / "samples" / "main.png").write_bytes(panels_png(pictures, masked, noisy))
+    for step in (0, 90):
+        before = folder / "samples" / f"step-{step:08d}"
+        before.mkdir()
+        (before / "main.png").write_bytes(panels_png(pictures, masked, noisy.clip(0, 0.5)))
+    (folder / "portrait").mkdir()
+    for when, shift in (("untrained", 0.0), ("trained", 4.0)):
+        labels = rng.integers(0, 3, 60)
+        points = rng.normal(size=(60, 2)) + shift * np.stack([labels, labels % 2], 1)
+        found = {"method": "t-SNE of 60 test rows", "points": points.tolist(), "labels": labels.tolist(), "names": None}
+        scores = {"protocol": "20-NN", "scores": [0.3 + shift / 10, 0.4 + shift / 10]}
+        (folder / "portrait" / f"{when}.json").write_text(json.dumps({"map": found, "layers": scores}))
+        (folder / "portrait" / f"neighbours-{when}.png").write_bytes(panels_png(pictures, noisy))
     (folder / "samples" / "text.txt").write_text("the [MASK] sat on the <mat>\n")
     (folder / "samples" / "pairs.json").write_text(
         json.dumps([{"original": "a cat", "masked": "a _", "predicted": "a dog"}])

@@ -2,9 +2,12 @@
 
 import json
 import re
+import time
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from encdec_train.report.page import report_command, write_report
 
@@ -12,7 +15,7 @@ from encdec_train.report.page import report_command, write_report
 class Reader(HTMLParser):
     """Checks nesting, and keeps texts and attributes."""
 
-    VOID = ("meta", "img", "br", "line", "circle", "polyline")
+    VOID = ("meta", "img", "br", "line", "circle", "rect", "polyline")
 
     def __init__(self):
         super().__init__()
@@ -58,10 +61,14 @@ def test_everything_is_on_the_page(run):
         "torch 2.13.0",
         "the [MASK] sat on the <mat>",
         "predicted a dog",
+        "Before the first step main, before the first step",
+        "After step 90",
+        "setting here in the recipe encoder.main.depth 6 4 stage.main.steps 4000 900",
+        "t-SNE of 60 test rows",
     ):
         assert said in text
     assert "Measured with this framework" not in text  # nothing was
-    charts = [attributes["aria-label"] for tag, attributes in tags if tag == "svg"]
+    charts = [attributes["aria-label"] for tag, attributes in tags if tag == "svg" and "role" in attributes]
     assert [label.split(":")[0] for label in charts] == [
         "Loss",
         "pixels",
@@ -70,6 +77,9 @@ def test_everything_is_on_the_page(run):
         "Gradient norm",
         "Samples per second",
         "Waiting for data, share of the time",
+        "Before training",
+        "After training",
+        "Accuracy by layer, 1",
     ]
     assert all(attributes["alt"] for tag, attributes in tags if tag == "img")
 
@@ -90,12 +100,36 @@ def test_what_it_is_given_is_escaped(run):
 
 
 def test_a_long_run_stays_small(tmp_path, run):
-    lines = [json.dumps({"step": i, "loss": 1.0 / (i + 1), "lr": 0.1}) for i in range(50_000)]
+    lines = [json.dumps({"step": i, "loss": 1.0 / (i + 1), "lr": 0.1}) for i in range(100_000)]
     (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    began = time.process_time()
     page, _, tags = read(run)
+    assert time.process_time() - began < 10
     points = [attributes["points"].count(",") for tag, attributes in tags if tag == "polyline"]
     assert max(points) <= 1000
     assert len(page) < 300_000
+
+
+def test_pictures_are_packed_and_the_page_is_bounded(run, monkeypatch):
+    """Of noise, which no format makes small."""
+    monkeypatch.setattr("encdec_train.report.images.BUDGET", 500_000)
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    for step in range(8):
+        folder = run / "samples" / f"step-{step:08d}"
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(noise).save(folder / "main.png", compress_level=0)
+    _, text, tags = read(run)
+    sources = [attributes["src"] for tag, attributes in tags if tag == "img"]
+    assert "After step 1" in text and "After step 7" not in text  # the first ones have the room
+    assert sources[0].startswith("data:image/png") and any(source.startswith("data:image/webp") for source in sources)
+    assert 0 < sum(map(len, sources)) < 4 / 3 * 500_000 + 1000
+
+
+def test_a_run_without_changes_and_one_whose_recipe_is_gone(run):
+    summary = json.loads((run / "summary.json").read_text())
+    for changed, said in (([], True), (None, False)):
+        (run / "summary.json").write_text(json.dumps({**summary, "changed": changed}))
+        assert ("Changed from the recipe Nothing." in read(run)[1]) is said
 
 
 def test_a_run_that_was_killed_has_a_page_too(run):

@@ -86,7 +86,7 @@ def compare(model: Any, kept: Held, parts: Parts, transform: Transform) -> None:
     if kept.objective is None:
         compare_states(name, kept, parts, batch, model(**given).last_hidden_state)
     else:
-        _equal(name, *_scores(model, kept, Step(batch, parts.eval(), Rng(0, 0))))
+        equal(name, *_scores(model, kept, Step(batch, parts.eval(), Rng(0, 0))))
 
 
 @torch.no_grad()
@@ -100,10 +100,11 @@ def compare_states(name: str, kept: Held, parts: Parts, batch: Batch, states: Te
     if states.dim() == 4:
         states = rows(states)
     real = tokens.sites.real()
-    _equal(name, tokens.body[real], states[:, tokens.prefix :][real])
+    equal(name, tokens.body[real], states[:, tokens.prefix :][real])
 
 
-def _equal(name: str, found: Tensor, expected: Tensor) -> None:
+def equal(name: str, found: Tensor, expected: Tensor) -> None:
+    """Raise `Mismatch` where outputs differ."""
     error = float((found - expected).abs().max() / expected.abs().max().clamp_min(1.0))
     if not error <= TOLERANCE:
         raise Mismatch(f"export: {name} gives other outputs than the run's parts (by {error:.2g})")
