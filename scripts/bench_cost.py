@@ -41,6 +41,7 @@ MODELS = {  # parameters are counted
 }
 DEMOS = ["mae_vit", "simclr_resnet", "bert", "t5", "gpt2", "wav2vec2", "graphmae", "patchtst"]
 Row = dict[str, Any]
+COMMIT = rundir.commit() or "-"  # of the code that runs, read at the start
 
 
 class Timed(Saver):
@@ -77,7 +78,7 @@ class Timed(Saver):
 def train(overrides: Sequence[str]) -> tuple[Run, Timed, list[Row]]:
     """A run, its saver and its lines of metrics."""
     config = compose([*overrides, "probe=null", "data.limit=512", "trainer.threads=1", "guard.spike=null"])
-    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".cost-") as name:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         transform = make_transform(config)
         wiring = check(config, transform.specs())
@@ -194,7 +195,7 @@ def main() -> None:
     given = parser.parse_args()
     for name in given.parts or PARTS:
         work, steps = PARTS[name]
-        facts = {"date": time.strftime("%Y-%m-%d"), "commit": rundir.commit() or "-"}
+        facts = {"date": time.strftime("%Y-%m-%d"), "commit": COMMIT}
         facts["hardware"] = f"{platform.machine()}, {os.cpu_count()} cores, one thread, torch {torch.__version__}"
         write({name: {"rows": work(given.steps or steps), **facts}})
 
