@@ -3,7 +3,7 @@
 python scripts/bench_cost.py [saving] [logging] [waiting]
 
 saving   steps that wait for a checkpoint, in the background and in the foreground, as a share of the default interval
-logging  steps that write a line of metrics, at the default interval, and those between
+logging  processor time of steps that write a line of metrics, at the default interval, and of those between
 waiting  the share of the time in which demos wait for data, as their metrics say, with one worker
 
 Writes results/cost.json and results/cost.md; what is not measured now stays.
@@ -52,6 +52,7 @@ class Timed(Saver):
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self.ends: list[float] = []
+        self.worked: list[float] = []  # processor time of this thread, which others cannot stretch
         self.beside: list[bool] = []
         self.written: list[float] = []
         self.waited: list[float] = []
@@ -59,6 +60,7 @@ class Timed(Saver):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         self.ends.append(time.perf_counter())
+        self.worked.append(time.thread_time())
         before = self.seconds
         super().on_train_batch_end(trainer, pl_module)
         self.waited.append(self.seconds - before)
@@ -118,7 +120,7 @@ def logging(steps: int) -> list[Row]:
     found = []
     for name in DEMOS[:3]:
         _, saver, _ = train([f"+recipe={name}", f"trainer.max_steps={steps}"])
-        seconds = [end - start for start, end in zip(saver.ends, saver.ends[1:], strict=False)]
+        seconds = [end - start for start, end in zip(saver.worked, saver.worked[1:], strict=False)]
         due = [second for number, second in enumerate(seconds, 2) if number % every == 0]
         other = [second for number, second in enumerate(seconds, 2) if number % every]
         without, line = statistics.median(other), statistics.median(due) - statistics.median(other)
@@ -160,7 +162,7 @@ def write(found: dict[str, Any]) -> None:
     if "saving" in whole:
         lines += ["", *_saving(whole["saving"]["rows"])]
     if "logging" in whole:
-        lines += ["", "| recipe | step | a line of metrics | every | share |", "| --- | --- | --- | --- | --- |"]
+        lines += ["", "| recipe | step, processor time | a line of metrics | every | share |", "| --- | --- | --- | --- | --- |"]
         for row in whole["logging"]["rows"]:
             cells = [row["recipe"], f"{row['step_ms']} ms", f"{row['line_ms']} ms", row["every"], f"{row['share']:.2%}"]
             lines.append(_line(cells))
