@@ -3,10 +3,10 @@
 python scripts/bench_cost.py [saving] [logging] [waiting]
 
 saving   steps that wait for a checkpoint, in the background and in the foreground, as a share of the default interval
-logging  steps that write a line of metrics, at the default interval, and those between
+logging  processor time of steps that write a line of metrics, at the default interval, and of those between
 waiting  the share of the time in which demos wait for data, as their metrics say, with one worker
 
-Writes results/cost.json and results/cost.md; what is not measured now stays.
+Writes results/cost.json and results/cost.md after each row; parts that are not measured now stay.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ MODELS = {  # parameters are counted
 }
 DEMOS = ["mae_vit", "simclr_resnet", "bert", "t5", "gpt2", "wav2vec2", "graphmae", "patchtst"]
 Row = dict[str, Any]
+COMMIT = rundir.commit() or "-"  # of the code that runs, read at the start
 
 
 class Timed(Saver):
@@ -51,6 +52,7 @@ class Timed(Saver):
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self.ends: list[float] = []
+        self.worked: list[float] = []  # processor time of this thread, which others cannot stretch
         self.beside: list[bool] = []
         self.written: list[float] = []
         self.waited: list[float] = []
@@ -58,6 +60,7 @@ class Timed(Saver):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         self.ends.append(time.perf_counter())
+        self.worked.append(time.thread_time())
         before = self.seconds
         super().on_train_batch_end(trainer, pl_module)
         self.waited.append(self.seconds - before)
@@ -77,7 +80,7 @@ class Timed(Saver):
 def train(overrides: Sequence[str]) -> tuple[Run, Timed, list[Row]]:
     """A run, its saver and its lines of metrics."""
     config = compose([*overrides, "probe=null", "data.limit=512", "trainer.threads=1", "guard.spike=null"])
-    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".cost-") as name:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         transform = make_transform(config)
         wiring = check(config, transform.specs())
@@ -87,16 +90,16 @@ def train(overrides: Sequence[str]) -> tuple[Run, Timed, list[Row]]:
         return run, Timed.last, read_metrics(folder / "metrics.jsonl")
 
 
-def saving(steps: int) -> list[Row]:
+def saving(steps: int) -> Iterator[Row]:
     every = CheckpointConfig().every
-    found = []
     for name, sentence in MODELS.items():
         row: Row = {"model": name, "every": every}
         for key, way in (("background", "true"), ("foreground", "false")):
             given = [f"trainer.max_steps={steps}", f"checkpoint.every={steps // 5}", f"checkpoint.background={way}"]
             run, saver, _ = train([*sentence, *given])
             waits = [seconds for seconds in saver.waited if seconds]
-            alone, busy = statistics.median(saver.steps(beside=False)), saver.steps(beside=True)
+            busy = saver.steps(beside=True)
+            alone = statistics.median(saver.steps(beside=False) or busy)  # a slow disk is never done
             slower = sum(seconds - alone for seconds in busy) / len(waits) if key == "background" else 0.0
             row |= {
                 "parameters": sum(p.numel() for p in run.parts.student.parameters()),
@@ -107,40 +110,32 @@ def saving(steps: int) -> list[Row]:
                 f"{key}_slows_ms": round(1000 * slower, 2),
                 f"{key}_share": round((statistics.median(waits) + max(slower, 0.0)) / (every * alone), 5),
             }
-        found.append(row)
-        print(json.dumps(row), flush=True)
-    return found
+        yield row
 
 
-def logging(steps: int) -> list[Row]:
+def logging(steps: int) -> Iterator[Row]:
     every = TrainerConfig().log_every
-    found = []
     for name in DEMOS[:3]:
         _, saver, _ = train([f"+recipe={name}", f"trainer.max_steps={steps}"])
-        seconds = [end - start for start, end in zip(saver.ends, saver.ends[1:], strict=False)]
+        seconds = [end - start for start, end in zip(saver.worked, saver.worked[1:], strict=False)]
         due = [second for number, second in enumerate(seconds, 2) if number % every == 0]
         other = [second for number, second in enumerate(seconds, 2) if number % every]
         without, line = statistics.median(other), statistics.median(due) - statistics.median(other)
         row = {"recipe": name, "every": every, "lines": len(due), "step_ms": round(1000 * without, 3)}
         row |= {"line_ms": round(1000 * line, 3), "share": round(line / (every * without), 4)}
-        found.append(row)
-        print(json.dumps(row), flush=True)
-    return found
+        yield row
 
 
-def waiting(steps: int) -> list[Row]:
-    found = []
+def waiting(steps: int) -> Iterator[Row]:
     for name in DEMOS:
         _, saver, lines = train([f"+recipe={name}", f"trainer.max_steps={steps}", "loader.workers=1"])
         waits = [line["data_wait"] for line in lines[1:]]
         row = {"recipe": name, "step_ms": round(1000 * statistics.median(saver.steps(beside=False)), 2)}
         row |= {"lines": len(waits), "data_wait": round(statistics.median(waits), 4)}
-        found.append(row)
-        print(json.dumps(row), flush=True)
-    return found
+        yield row
 
 
-PARTS: dict[str, tuple[Callable[[int], list[Row]], int]] = {  # and steps of each run
+PARTS: dict[str, tuple[Callable[[int], Iterator[Row]], int]] = {  # and steps of each run
     "saving": (saving, 100),
     "logging": (logging, 300),
     "waiting": (waiting, 120),
@@ -159,7 +154,8 @@ def write(found: dict[str, Any]) -> None:
     if "saving" in whole:
         lines += ["", *_saving(whole["saving"]["rows"])]
     if "logging" in whole:
-        lines += ["", "| recipe | step | a line of metrics | every | share |", "| --- | --- | --- | --- | --- |"]
+        lines += ["", "| recipe | step, processor time | a line of metrics | every | share |"]
+        lines += ["| --- | --- | --- | --- | --- |"]
         for row in whole["logging"]["rows"]:
             cells = [row["recipe"], f"{row['step_ms']} ms", f"{row['line_ms']} ms", row["every"], f"{row['share']:.2%}"]
             lines.append(_line(cells))
@@ -194,9 +190,13 @@ def main() -> None:
     given = parser.parse_args()
     for name in given.parts or PARTS:
         work, steps = PARTS[name]
-        facts = {"date": time.strftime("%Y-%m-%d"), "commit": rundir.commit() or "-"}
+        facts = {"date": time.strftime("%Y-%m-%d"), "commit": COMMIT}
         facts["hardware"] = f"{platform.machine()}, {os.cpu_count()} cores, one thread, torch {torch.__version__}"
-        write({name: {"rows": work(given.steps or steps), **facts}})
+        rows: list[Row] = []
+        for row in work(given.steps or steps):
+            print(json.dumps(row), flush=True)
+            rows.append(row)
+            write({name: {"rows": rows, **facts}})
 
 
 if __name__ == "__main__":
