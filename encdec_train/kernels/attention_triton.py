@@ -5,7 +5,7 @@ Scores are kept in powers of two, `exp2` being what the hardware has. Who reads 
 query (FIRST, STOP), a label of every key that must be that of the query or, where queries have none, not zero (QL,
 KL), or both; None is no limit. The bias of a pair is the entry `key's code - query's code + origin` of its head's row
 of D. The code of a site is its index, or on a lattice of WIDE columns `row * (2 * WIDE - 1) + column`, so that equal
-offsets have equal differences.
+offsets have equal differences. LEAD tokens before a lattice have the last three entries instead.
 
 The gradient of keys and values computes transposed scores as they are needed, as products of tiles that were loaded:
 a transposed accumulator in a product is miscompiled for sm_90 by several versions of Triton (flash-linear-attention
@@ -67,20 +67,24 @@ def _along(x):
 
 
 @triton.jit
-def _code(site, WIDE: tl.constexpr):
+def _code(site, WIDE: tl.constexpr, LEAD: tl.constexpr):
     """What the difference of two sites is read from."""
     if WIDE == 0:
         return site
     else:
-        return site + site // WIDE * (WIDE - 1)
+        on = tl.maximum(site - LEAD, 0)
+        return on + on // WIDE * (WIDE - 1)
 
 
 @triton.jit
-def _score(product, D, rows, cols, origin, entries, scale, WIDE: tl.constexpr):
+def _score(product, D, rows, cols, origin, entries, scale, WIDE: tl.constexpr, LEAD: tl.constexpr):
     """Scores in powers of two. Beyond the table, which padding alone reaches, there is no bias."""
     score = product * (scale * LOG2E)
     if D is not None:
-        index = _code(cols, WIDE) - _code(rows, WIDE) + origin
+        index = _code(cols, WIDE, LEAD) - _code(rows, WIDE, LEAD) + origin
+        if LEAD > 0:
+            among = tl.where(cols < LEAD, entries - 1, entries - 3)
+            index = tl.where(rows < LEAD, among, tl.where(cols < LEAD, entries - 2, index))
         score += tl.load(D + index, mask=(index >= 0) & (index < entries), other=0.0) * LOG2E
     return score
 
@@ -101,7 +105,7 @@ def _reads(cols, first, stop, query_label, key_label):
 
 @triton.jit
 def _drop(weight, SEED, pair, rows, cols, queries, keys, rate):
-    """Weights, or their gradient, without those that dropout takes: `attention.kept`."""
+    """Weights, or their gradient, without those that dropout takes: `attention_pattern.Dropout.kept`."""
     if SEED is None:
         return weight
     else:
@@ -111,14 +115,17 @@ def _drop(weight, SEED, pair, rows, cols, queries, keys, rate):
 
 
 @triton.jit
-def _by_offset(PART, dscore, rows, start, BN: tl.constexpr, WIDE: tl.constexpr, CHUNKS: tl.constexpr):
+def _by_offset(
+    PART, dscore, rows, start, BN: tl.constexpr, WIDE: tl.constexpr, LEAD: tl.constexpr, CHUNKS: tl.constexpr
+):
     """Sums of a tile on a lattice over equal differences of codes, which grow with the index."""
-    least = _code(start, WIDE) - tl.max(_code(rows, WIDE), 0)
+    codes = _code(rows, WIDE, LEAD)
+    least = _code(start, WIDE, LEAD) - tl.max(codes, 0)
     for chunk in tl.static_range(CHUNKS):
         at = chunk * BN + tl.arange(0, BN)
-        code = least + at[None, :] + _code(rows, WIDE)[:, None]  # (BM,BN) of the key that meets a row in this column
-        col = code // (2 * WIDE - 1) * WIDE + code % (2 * WIDE - 1) - start
-        here = (code >= 0) & (code % (2 * WIDE - 1) < WIDE) & (col >= 0) & (col < BN)
+        code = least + at[None, :] + codes[:, None]  # (BM,BN) of the key that meets a row in this column
+        col = code // (2 * WIDE - 1) * WIDE + code % (2 * WIDE - 1) + LEAD - start
+        here = (code >= 0) & (code % (2 * WIDE - 1) < WIDE) & (col >= 0) & (col < BN) & (rows >= LEAD)[:, None]
         found = tl.gather(dscore, tl.where(here, col, 0), 1)
         tl.store(PART + at, tl.sum(tl.where(here, found, 0.0), 0))
 
@@ -129,7 +136,7 @@ def forward_kernel(
     qb, qh, qm, kb, kh, km, vb, vh, vm, ib, im, lb, mb,
     heads, queries, keys, origin, entries, scale, rate,
     GROUP: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    WIDE: tl.constexpr, PRECISION: tl.constexpr,
+    WIDE: tl.constexpr, LEAD: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A tile of queries of a head: OUT (B,queries,heads,SIZE) and LSE (B,heads,queries), in powers of two."""
     tiles = tl.cdiv(queries, BM)
@@ -154,7 +161,7 @@ def forward_kernel(
         key_label = _line(KL, b * mb, cols, keys, 1, 0)
         k = _tile(K, cols, keys, dims, km, SIZE)
         score = tl.dot(q, tl.trans(k), input_precision=PRECISION)
-        score = _score(score, D, rows[:, None], cols[None, :], origin, entries, scale, WIDE)
+        score = _score(score, D, rows[:, None], cols[None, :], origin, entries, scale, WIDE, LEAD)
         allowed = (rows < queries)[:, None] & (cols < keys)[None, :]
         allowed &= _reads(cols[None, :], _down(first), _down(stop), _down(query_label), _along(key_label))
         score = tl.where(allowed, score, float("-inf"))
@@ -180,7 +187,7 @@ def query_kernel(
     qb, qh, qm, kb, kh, km, vb, vh, vm, gb, gh, gm, ib, im, lb, mb,
     heads, queries, keys, origin, entries, width, before, scale, rate,
     GROUP: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    WIDE: tl.constexpr, PRECISION: tl.constexpr, CHUNKS: tl.constexpr,
+    WIDE: tl.constexpr, LEAD: tl.constexpr, PRECISION: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """A tile of queries of a head: DQ (B,queries,heads,SIZE), DELTA (B,heads,queries), sums of its bias's gradient.
 
@@ -213,6 +220,7 @@ def query_kernel(
     if PART is not None:
         PART += (pair.to(tl.int64) * tiles + tile) * width
     over = tl.zeros([BN], tl.float32)  # what the last tile of keys left for the diagonals of the next
+    leads, led, both = 0.0, 0.0, 0.0  # of tokens before the lattice: that read sites, that sites read, among themselves
     dq = tl.zeros([BM, DIM], tl.float32)
     for start in range(low, high, BN):
         cols = start + tl.arange(0, BN)
@@ -220,7 +228,7 @@ def query_kernel(
         k = _tile(K, cols, keys, dims, km, SIZE)
         v = _tile(V, cols, keys, dims, vm, SIZE)
         score = tl.dot(q, tl.trans(k), input_precision=PRECISION)
-        score = _score(score, D, rows[:, None], cols[None, :], origin, entries, scale, WIDE)
+        score = _score(score, D, rows[:, None], cols[None, :], origin, entries, scale, WIDE, LEAD)
         allowed = (rows < queries)[:, None] & (cols < keys)[None, :]
         allowed &= _reads(cols[None, :], _down(first), _down(stop), _down(query_label), _along(key_label))
         weight = tl.exp2(tl.where(allowed, score - lse[:, None], float("-inf")))
@@ -235,11 +243,20 @@ def query_kernel(
                 tl.store(PART + cols, over + tl.sum(tl.where(turn >= 0, turned, 0.0), 0))
                 over = tl.sum(tl.where(turn < 0, turned, 0.0), 0)
             else:
-                _by_offset(PART + start * CHUNKS, dscore, rows, start, BN, WIDE, CHUNKS)
+                _by_offset(PART + start * CHUNKS, dscore, rows, start, BN, WIDE, LEAD, CHUNKS)
+            if LEAD > 0:
+                before, behind = (rows < LEAD)[:, None], (cols < LEAD)[None, :]
+                leads += tl.sum(tl.where(before & ~behind, dscore, 0.0))
+                led += tl.sum(tl.where(~before & behind, dscore, 0.0))
+                both += tl.sum(tl.where(before & behind, dscore, 0.0))
     if PART is not None:
         if WIDE == 0:
             if high > low:
                 tl.store(PART + low + tl.cdiv(high - low, BN) * BN + tl.arange(0, BN), over)
+        if LEAD > 0:
+            tl.store(PART + width - 3, leads)
+            tl.store(PART + width - 2, led)
+            tl.store(PART + width - 1, both)
     _put(DQ + b * queries * heads * SIZE + h * SIZE, dq * scale, rows, queries, dims, heads * SIZE, SIZE)
 
 
@@ -249,7 +266,7 @@ def key_kernel(
     qb, qh, qm, kb, kh, km, vb, vh, vm, gb, gh, gm, ib, im, jb, lb, mb,
     heads, queries, keys, origin, entries, scale, rate,
     GROUP: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    WIDE: tl.constexpr, PRECISION: tl.constexpr,
+    WIDE: tl.constexpr, LEAD: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A tile of keys of a head of keys: DK and DV (B,keys,heads // GROUP,SIZE), over all heads that read it.
 
@@ -282,7 +299,7 @@ def key_kernel(
             here = D
             if D is not None:
                 here = D + h * entries
-            score = _score(score, here, rows[None, :], cols[:, None], origin, entries, scale, WIDE)
+            score = _score(score, here, rows[None, :], cols[:, None], origin, entries, scale, WIDE, LEAD)
             allowed = (rows < queries)[None, :] & (cols < keys)[:, None]
             allowed &= _reads(cols[:, None], _along(first), _along(stop), _along(query_label), _down(key_label))
             weight = tl.exp2(tl.where(allowed, score - lse[None, :], float("-inf")))
@@ -302,19 +319,23 @@ SUMS = ("D", "LSE", "DELTA", "PART")  # float32 whatever the queries are
 NUMBERS = ("FIRST", "STOP", "FROM", "UNTIL", "QL", "KL")
 
 
-def job(kernel: str, dtype: str, size: int, tiles: dict[str, int], wide: int = 0) -> Job:
+def job(
+    kernel: str, dtype: str, size: int, tiles: dict[str, int], *, wide: int = 0, lead: int = 0, dropout: bool = False
+) -> Job:
     """One kernel as it is compiled for packed rows with a learned bias; on a lattice there is no packing."""
     function = KERNELS[kernel]
     names = function.arg_names
-    unused = {"QL", "KL", "SEED"} | ({"FIRST", "STOP", "FROM", "UNTIL"} if wide else set())
+    unused = {"QL", "KL"} | (set() if dropout else {"SEED"})
+    unused |= {"FIRST", "STOP", "FROM", "UNTIL"} if wide else set()
     options = {name: tiles[name] for name in ("num_warps", "num_stages")}
     constants = dict.fromkeys(unused & set(names))
-    constants |= {"GROUP": 1, "SIZE": size, "DIM": size, "WIDE": wide, "PRECISION": "ieee"}
+    constants |= {"GROUP": 1, "SIZE": size, "DIM": size, "WIDE": wide, "LEAD": lead, "PRECISION": "ieee"}
     constants |= {"BM": tiles["BM"], "BN": tiles["BN"]} | ({"CHUNKS": 6 if wide else 0} if kernel == "query" else {})
     signature = {name: _kind(name, dtype) for name in names if name not in constants}
     strides = [name for name in names if len(name) == 2 and name.islower() and name not in VARYING]
     shape = " ".join(str(number) for number in tiles.values())
-    title = f"attention.{kernel} {dtype} {size}{' lattice' if wide else ''}, tiles {shape}"
+    kinds = f"{' lattice' if wide else ''}{' tokens' if lead else ''}{' dropout' if dropout else ''}"
+    title = f"attention.{kernel} {dtype} {size}{kinds}, tiles {shape}"
     return Job(name=title, kernel=function, signature=signature, constants=constants, options=options, aligned=strides)
 
 
@@ -323,6 +344,8 @@ def _kind(name: str, dtype: str) -> str:
         return "*fp32"
     if name in NUMBERS:
         return "*i32"
+    if name == "SEED":
+        return "*i64"
     if name.isupper():
         return POINTERS[dtype]
     return "fp32" if name in ("scale", "rate") else "i32"
@@ -330,13 +353,15 @@ def _kind(name: str, dtype: str) -> str:
 
 def jobs(arch: int) -> list[Job]:
     """Every kernel with every choice of tiles for an architecture, and with the safe ones; some on a lattice too."""
-    shipped = table("attention")
-    safe = [{"dtype": "bfloat16", "size": size, "kernels": shipped["safe"]} for size in (32, 128)]
-    rows = [row for row in shipped["rows"] if row["arch"] == arch] + safe
-    found = [
-        job(kernel, row["dtype"], row["size"], row["kernels"][kernel], wide)
-        for row in rows
-        for kernel in KERNELS
-        for wide in ((0, 14) if (row["dtype"], row["size"]) == ("bfloat16", 32) else (0,))
-    ]
+    found = []
+    for name in ("attention", "attention_dropout"):
+        shipped, dropout = table(name), name == "attention_dropout"
+        rows = [row for row in shipped["rows"] if row["arch"] == arch]
+        rows += [{"dtype": "bfloat16", "size": size, "kernels": shipped["safe"]} for size in (32, 128)]
+        for row in rows:
+            small = not dropout and (row["dtype"], row["size"]) == ("bfloat16", 32)
+            for kernel in KERNELS:
+                for wide, lead in ((0, 0), (14, 0), (14, 1)) if small else ((0, 0),):
+                    tiles = row["kernels"][kernel]
+                    found.append(job(kernel, row["dtype"], row["size"], tiles, wide=wide, lead=lead, dropout=dropout))
     return found
