@@ -23,6 +23,7 @@ __all__ = ["Bias", "Dropout", "Reads", "attention", "interval", "maps", "referen
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 SIZES = (16, 128)  # widths of heads
+LEAD = 16  # tokens before a lattice
 SHORT = 128  # sites up to which torch's own attention is at least as fast, bias of all pairs and all
 
 
@@ -128,6 +129,8 @@ def _check(q: Tensor, k: Tensor, v: Tensor, bias: Bias | None, reads: Reads) -> 
         raise Mismatch(f"attention: the bias is {bias.diagonals.dtype}, it is kept in float32")
     if bias.lead and not bias.wide:
         raise Mismatch("attention: tokens before a line of sites are on the line, only those before a lattice are not")
+    if bias.lead > LEAD:
+        raise Mismatch(f"attention: {bias.lead} tokens before a lattice, the kernels know {LEAD} at most")
     if bias.diagonals.shape[0] != q.shape[1]:
         raise Mismatch(f"attention: the bias has {bias.diagonals.shape[0]} heads, queries have {q.shape[1]}")
     if reads.first is None and not bias.reaches(q.shape[2], k.shape[2]):

@@ -36,10 +36,13 @@ def _flat(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.contiguous()
 
 
-def _launch(q: Tensor, k: Tensor, rate: float) -> tuple[backend.Launch, dict[str, Any]]:
-    """Tile sizes of the kernels, smaller ones with dropout, and the constants that all of them share."""
+def _launch(q: Tensor, k: Tensor, *, narrow: bool) -> tuple[backend.Launch, dict[str, Any]]:
+    """Tile sizes of the kernels, and the constants that all of them share.
+
+    Dropout and a lattice keep more in registers, so their tiles are `narrow`.
+    """
     dim = max(16, 1 << (q.shape[-1] - 1).bit_length())
-    name = "attention_dropout" if rate else "attention"
+    name = "attention_narrow" if narrow else "attention"
     tiles = backend.launch(name, q.device, q.dtype, dim, max(q.shape[2], k.shape[2]))
     fixed = {"GROUP": q.shape[1] // k.shape[1], "SIZE": q.shape[-1], "DIM": dim, "PRECISION": "ieee"}
     return tiles, fixed
@@ -75,7 +78,7 @@ def _run_forward(  # noqa: PLR0913
     q, k, v = _rows(q), _rows(k), _rows(v)
     diagonals, first, stop, query_label, key_label = map(_flat, (diagonals, first, stop, query_label, key_label))
     b, h, n, _ = q.shape
-    tiles, fixed = _launch(q, k, rate)
+    tiles, fixed = _launch(q, k, narrow=bool(rate or wide))
     out, lse = _like(q, n), q.new_empty(b, h, n, dtype=torch.float32)
     if out.numel():
         forward_kernel[_tiles(n, tiles["forward"]["BM"]) * b * h,](
@@ -118,7 +121,7 @@ def _run_backward(  # noqa: PLR0913
     diagonals, first, stop, query_label, key_label = map(_flat, (diagonals, first, stop, query_label, key_label))
     out = out.transpose(1, 2).contiguous().transpose(1, 2)
     (b, h, n, _), keys = q.shape, k.shape[2]
-    tiles, fixed = _launch(q, k, rate)
+    tiles, fixed = _launch(q, k, narrow=bool(rate or wide))
     entries = 0 if diagonals is None else diagonals.shape[1]
     delta, dq, dk, dv = torch.empty_like(lse), _like(q, n), _like(k, keys), _like(v, keys)
     sums = _Sums(q, keys, wide, lead, tiles["query"], learned)

@@ -181,6 +181,42 @@ def forward_kernel(
     tl.store(LSE + pair.to(tl.int64) * queries + rows, lse, mask=rows < queries)
 
 
+@triton.jit
+def _slopes(
+    q, grad, k, v, D, first, stop, query_label, key_label, SEED, lse, delta, pair, rows, cols,
+    queries, keys, origin, entries, scale, rate, WIDE: tl.constexpr, LEAD: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Gradient of the scores of a tile."""
+    score = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+    score = _score(score, D, rows[:, None], cols[None, :], origin, entries, scale, WIDE, LEAD)
+    allowed = (rows < queries)[:, None] & (cols < keys)[None, :]
+    allowed &= _reads(cols[None, :], _down(first), _down(stop), _down(query_label), _along(key_label))
+    weight = tl.exp2(tl.where(allowed, score - lse[:, None], float("-inf")))
+    dweight = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
+    dweight = _drop(dweight, SEED, pair, rows[:, None], cols[None, :], queries, keys, rate)
+    return weight * (dweight - delta[:, None])
+
+
+@triton.jit
+def _by_role(
+    PART, q, grad, K, V, D, KL, label, first, stop, query_label, SEED, lse, delta, pair, rows, dims, km, vm,
+    queries, keys, origin, entries, scale, rate,
+    SIZE: tl.constexpr, WIDE: tl.constexpr, LEAD: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Sums over the pairs of a tile of queries and tokens before a lattice; apart, so that they cost no registers."""
+    cols = tl.arange(0, 16)
+    k, v = _tile(K, cols, keys, dims, km, SIZE), _tile(V, cols, keys, dims, vm, SIZE)
+    dscore = _slopes(
+        q, grad, k, v, D, first, stop, query_label, _line(KL, label, cols, keys, 1, 0), SEED, lse, delta, pair, rows,
+        cols, queries, keys, origin, entries, scale, rate, WIDE, LEAD, PRECISION,
+    )  # fmt: skip
+    led = tl.sum(tl.where((cols < LEAD)[None, :], dscore, 0.0), 1)
+    among = tl.sum(tl.where(rows < LEAD, led, 0.0))
+    tl.store(PART, -among)  # the gradients of all scores of a query sum to nothing
+    tl.store(PART + 1, tl.sum(tl.where(rows < LEAD, 0.0, led)))
+    tl.store(PART + 2, among)
+
+
 @triton.jit(do_not_specialize=VARYING)
 def query_kernel(
     Q, K, V, D, FIRST, STOP, QL, KL, SEED, GRAD, OUT, LSE, DELTA, DQ, PART,
@@ -219,22 +255,23 @@ def query_kernel(
     turn = tl.arange(0, BN)[None, :] + tl.arange(0, BM)[:, None] - (BM - 1)  # (BM,BN)
     if PART is not None:
         PART += (pair.to(tl.int64) * tiles + tile) * width
+        if LEAD > 0:
+            _by_role(
+                PART + width - 3, q, grad, K, V, D, KL, b * mb, first, stop, query_label, SEED,
+                lse, delta, before + pair.to(tl.int64), rows, dims, km, vm, queries, keys, origin, entries, scale, rate,
+                SIZE, WIDE, LEAD, PRECISION,
+            )  # fmt: skip
     over = tl.zeros([BN], tl.float32)  # what the last tile of keys left for the diagonals of the next
-    leads, led, both = 0.0, 0.0, 0.0  # of tokens before the lattice: that read sites, that sites read, among themselves
     dq = tl.zeros([BM, DIM], tl.float32)
     for start in range(low, high, BN):
         cols = start + tl.arange(0, BN)
         key_label = _line(KL, b * mb, cols, keys, 1, 0)
         k = _tile(K, cols, keys, dims, km, SIZE)
         v = _tile(V, cols, keys, dims, vm, SIZE)
-        score = tl.dot(q, tl.trans(k), input_precision=PRECISION)
-        score = _score(score, D, rows[:, None], cols[None, :], origin, entries, scale, WIDE, LEAD)
-        allowed = (rows < queries)[:, None] & (cols < keys)[None, :]
-        allowed &= _reads(cols[None, :], _down(first), _down(stop), _down(query_label), _along(key_label))
-        weight = tl.exp2(tl.where(allowed, score - lse[:, None], float("-inf")))
-        dweight = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
-        dweight = _drop(dweight, SEED, before + pair.to(tl.int64), rows[:, None], cols[None, :], queries, keys, rate)
-        dscore = weight * (dweight - delta[:, None])
+        dscore = _slopes(
+            q, grad, k, v, D, first, stop, query_label, key_label, SEED, lse, delta, before + pair.to(tl.int64), rows,
+            cols, queries, keys, origin, entries, scale, rate, WIDE, LEAD, PRECISION,
+        )  # fmt: skip
         dq += tl.dot(dscore.to(k.dtype), k, input_precision=PRECISION)
         if PART is not None:
             if WIDE == 0:
@@ -244,19 +281,10 @@ def query_kernel(
                 over = tl.sum(tl.where(turn < 0, turned, 0.0), 0)
             else:
                 _by_offset(PART + start * CHUNKS, dscore, rows, start, BN, WIDE, LEAD, CHUNKS)
-            if LEAD > 0:
-                before, behind = (rows < LEAD)[:, None], (cols < LEAD)[None, :]
-                leads += tl.sum(tl.where(before & ~behind, dscore, 0.0))
-                led += tl.sum(tl.where(~before & behind, dscore, 0.0))
-                both += tl.sum(tl.where(before & behind, dscore, 0.0))
     if PART is not None:
         if WIDE == 0:
             if high > low:
                 tl.store(PART + low + tl.cdiv(high - low, BN) * BN + tl.arange(0, BN), over)
-        if LEAD > 0:
-            tl.store(PART + width - 3, leads)
-            tl.store(PART + width - 2, led)
-            tl.store(PART + width - 1, both)
     _put(DQ + b * queries * heads * SIZE + h * SIZE, dq * scale, rows, queries, dims, heads * SIZE, SIZE)
 
 
@@ -352,16 +380,17 @@ def _kind(name: str, dtype: str) -> str:
 
 
 def jobs(arch: int) -> list[Job]:
-    """Every kernel with every choice of tiles for an architecture, and with the safe ones; some on a lattice too."""
+    """Every kernel with every choice of tiles for an architecture and with the safe ones."""
     found = []
-    for name in ("attention", "attention_dropout"):
-        shipped, dropout = table(name), name == "attention_dropout"
+    for name, kinds in (
+        ("attention", ({},)),
+        ("attention_narrow", ({"dropout": True}, {"wide": 14}, {"wide": 14, "lead": 1})),
+    ):
+        shipped = table(name)
         rows = [row for row in shipped["rows"] if row["arch"] == arch]
         rows += [{"dtype": "bfloat16", "size": size, "kernels": shipped["safe"]} for size in (32, 128)]
         for row in rows:
-            small = not dropout and (row["dtype"], row["size"]) == ("bfloat16", 32)
             for kernel in KERNELS:
-                for wide, lead in ((0, 0), (14, 0), (14, 1)) if small else ((0, 0),):
-                    tiles = row["kernels"][kernel]
-                    found.append(job(kernel, row["dtype"], row["size"], tiles, wide=wide, lead=lead, dropout=dropout))
+                for kind in kinds:
+                    found.append(job(kernel, row["dtype"], row["size"], row["kernels"][kernel], **kind))
     return found

@@ -107,7 +107,7 @@ def config_to_hf(
         "hidden_activation": encoder.activation.value,
         "classifier_activation": encoder.activation.value,
         "embedding_dropout": embedder.dropout,
-        "attention_dropout": encoder.attention_dropout,
+        "attention_narrow": encoder.attention_dropout,
         "mlp_dropout": encoder.hidden_dropout,
         "norm_eps": encoder.eps,
         "pad_token_id": words.pad,

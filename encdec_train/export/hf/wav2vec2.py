@@ -146,7 +146,7 @@ def arguments(embedder: WaveformEmbedderConfig, encoder: TransformerConfig) -> d
         "intermediate_size": encoder.hidden or 4 * encoder.width,
         "hidden_dropout": encoder.dropout,
         "activation_dropout": encoder.hidden_dropout,
-        "attention_dropout": encoder.attention_dropout,
+        "attention_narrow": encoder.attention_dropout,
         "layerdrop": encoder.layer_drop,
         "layer_norm_eps": encoder.eps,
         "feat_extract_norm": "group",
