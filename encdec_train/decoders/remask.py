@@ -55,7 +55,7 @@ class RemaskConfig:
             raise Mismatch(f"{part} takes no inputs of its own")
         check_graph(part, memory)
         width = self._width(sites)
-        shares = {"dropout": self.dropout, "attention_narrow": self.attention_dropout}
+        shares = {"dropout": self.dropout, "attention_dropout": self.attention_dropout}
         check_ranges(part, least={"width": width, "heads": self.heads}, shares=shares)
         if self.layer is RemaskLayer.gat and width % self.heads:
             raise Mismatch(f"{part}: width {width} does not divide into {self.heads} heads")

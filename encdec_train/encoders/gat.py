@@ -39,7 +39,7 @@ class GatConfig:
     def spec(self, upstream: Spec) -> Spec:
         part = "encoder 'gat'"
         check_graph(part, upstream)
-        shares = {"dropout": self.dropout, "attention_narrow": self.attention_dropout}
+        shares = {"dropout": self.dropout, "attention_dropout": self.attention_dropout}
         check_ranges(part, least={"width": self.width, "depth": self.depth, "heads": self.heads}, shares=shares)
         if self.width % self.heads:
             raise Mismatch(f"{part}: width {self.width} does not divide into {self.heads} heads")

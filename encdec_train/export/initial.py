@@ -31,7 +31,7 @@ from encdec_train.types import Mismatch
 FREE = ("dropout", "_prob", "_rate", "layerdrop", "_token_id", "tie_word_embeddings", "num_decoder_layers")
 FREE_OURS = (
     *("init", "init_std", "bias_std", "fan_in", "shrink", "zero_init", "emit", "emit_qkv", "gradient", "penalty"),
-    *("dropout", "attention_narrow", "hidden_dropout", "final_dropout", "layer_drop", "momentum"),
+    *("dropout", "attention_dropout", "hidden_dropout", "final_dropout", "layer_drop", "momentum"),
 )
 OWN = ("mask.vector",)  # of ours, that a published model may lack; it begins as it would without `init`
 State = dict[str, Tensor]

@@ -56,7 +56,7 @@ class BlockConfig:
     def check(self, noun: str) -> None:
         if self.head_width is None and self.width % self.heads:
             raise Mismatch(f"{noun}: width {self.width} does not divide into {self.heads} heads")
-        for name in ("dropout", "attention_narrow", "hidden_dropout"):
+        for name in ("dropout", "attention_dropout", "hidden_dropout"):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise Mismatch(f"{noun}.{name}: {value} is not in [0, 1)")
