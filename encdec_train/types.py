@@ -74,6 +74,7 @@ class Sites:
             cu_seqlens=None,
             edges=None,
             grid=None,
+            max_len=self.max_len or self.n,
             whole=False,
         )
 

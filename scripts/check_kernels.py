@@ -71,11 +71,12 @@ def checked(name: str, device: Any, only: str) -> Iterator[dict[str, Any]]:
     for case in common.cases(name).checks():
         if only not in case.name:
             continue
+        table = case.table or name
         for dtype in case.dtypes:
-            for tiles in shipped(name, dtype, case.size, device):
+            for tiles in shipped(table, dtype, case.size, device):
                 with ExitStack() as stack:
                     stack.enter_context(backend.using(backend=backend.Backend.triton, strict=True))
-                    stack.enter_context(nullcontext() if tiles is None else backend.pinned(name, tiles))
+                    stack.enter_context(nullcontext() if tiles is None else backend.pinned(table, tiles))
                     found = judged(case, dtype, device)
                 row = {"op": name, "case": case.name, "dtype": str(dtype), "tiles": tiles} | found
                 print(row, flush=True)

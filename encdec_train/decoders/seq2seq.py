@@ -24,6 +24,8 @@ class Seq2SeqConfig(BlockConfig):
 
     def spec(self, memory: Spec | None, inputs: Spec | None, sites: Spec) -> Spec:
         self.check("decoder 'seq2seq'")
+        if self.lattice:
+            raise Mismatch("decoder 'seq2seq' writes a line, it has no lattice")
         if memory is None:
             raise Mismatch("decoder 'seq2seq' reads a memory, the objective has none")
         if inputs is None or inputs.kind != "vectors":

@@ -47,6 +47,9 @@ class TransformerConfig(BlockConfig):
             )
         if self.slopes and self.prefix + upstream.prefix:
             raise Mismatch("encoder 'transformer'.slopes: prefix tokens stand nowhere, so they are at no distance")
+        if self.lattice and (upstream.grid is None or len(upstream.grid) != 2):
+            given = "no lattice" if upstream.grid is None else f"a lattice of {len(upstream.grid)} dimensions"
+            raise Mismatch(f"encoder 'transformer'.lattice needs a full one of two dimensions, it is given {given}")
         inner = 0 if self.adaptive else self.heads * (self.head_width or self.width // self.heads)
         layers = (Layer(self.width, inner=inner),) * self.depth
         return replace(upstream, width=self.width, prefix=upstream.prefix + self.prefix, edges=False, layers=layers)
@@ -70,7 +73,8 @@ class Transformer(nn.Module):
         self.norm = stack_norm(config) if config.final_norm else nn.Identity()
         if config.adaptive:
             self.norm = AdaptiveNorm(config.width, config.eps)
-        self.bias = make_bias(config, bidirectional=True)
+        before = upstream.prefix + config.prefix
+        self.bias = make_bias(config, bidirectional=True, grid=upstream.grid, prefix=before)
         init_blocks(self, config, config.init_std)
         init_adaptive(self)
         if self.tokens is not None:
@@ -95,7 +99,7 @@ class Transformer(nn.Module):
         if self.tokens is not None:
             x = torch.cat([self.tokens.to(x.dtype).expand(x.shape[0], -1, -1), x], 1)
         x = self.input_norm(x)
-        bias = None if self.bias is None else self.bias(tokens.sites)
+        bias = None if self.bias is None else self.bias(tokens.sites, prefix)
         cond: dict[str, Any] = {} if self.time is None else {"cond": self.time(tokens)}
         going = {} if cache is None else {"cache": cache}
         layers: dict[int, Tensor] = {}

@@ -5,7 +5,7 @@ Scores are kept in powers of two, `exp2` being what the hardware has. Who reads 
 query (FIRST, STOP), a label of every key that must be that of the query or, where queries have none, not zero (QL,
 KL), or both; None is no limit. The bias of a pair is the entry `key's code - query's code + origin` of its head's row
 of D. The code of a site is its index, or on a lattice of WIDE columns `row * (2 * WIDE - 1) + column`, so that equal
-offsets have equal differences.
+offsets have equal differences. LEAD tokens before a lattice have the last three entries instead.
 
 The gradient of keys and values computes transposed scores as they are needed, as products of tiles that were loaded:
 a transposed accumulator in a product is miscompiled for sm_90 by several versions of Triton (flash-linear-attention
@@ -67,20 +67,24 @@ def _along(x):
 
 
 @triton.jit
-def _code(site, WIDE: tl.constexpr):
+def _code(site, WIDE: tl.constexpr, LEAD: tl.constexpr):
     """What the difference of two sites is read from."""
     if WIDE == 0:
         return site
     else:
-        return site + site // WIDE * (WIDE - 1)
+        on = tl.maximum(site - LEAD, 0)
+        return on + on // WIDE * (WIDE - 1)
 
 
 @triton.jit
-def _score(product, D, rows, cols, origin, entries, scale, WIDE: tl.constexpr):
+def _score(product, D, rows, cols, origin, entries, scale, WIDE: tl.constexpr, LEAD: tl.constexpr):
     """Scores in powers of two. Beyond the table, which padding alone reaches, there is no bias."""
     score = product * (scale * LOG2E)
     if D is not None:
-        index = _code(cols, WIDE) - _code(rows, WIDE) + origin
+        index = _code(cols, WIDE, LEAD) - _code(rows, WIDE, LEAD) + origin
+        if LEAD > 0:
+            among = tl.where(cols < LEAD, entries - 1, entries - 3)
+            index = tl.where(rows < LEAD, among, tl.where(cols < LEAD, entries - 2, index))
         score += tl.load(D + index, mask=(index >= 0) & (index < entries), other=0.0) * LOG2E
     return score
 
@@ -101,7 +105,7 @@ def _reads(cols, first, stop, query_label, key_label):
 
 @triton.jit
 def _drop(weight, SEED, pair, rows, cols, queries, keys, rate):
-    """Weights, or their gradient, without those that dropout takes: `attention.kept`."""
+    """Weights, or their gradient, without those that dropout takes: `attention_pattern.Dropout.kept`."""
     if SEED is None:
         return weight
     else:
@@ -111,14 +115,17 @@ def _drop(weight, SEED, pair, rows, cols, queries, keys, rate):
 
 
 @triton.jit
-def _by_offset(PART, dscore, rows, start, BN: tl.constexpr, WIDE: tl.constexpr, CHUNKS: tl.constexpr):
+def _by_offset(
+    PART, dscore, rows, start, BN: tl.constexpr, WIDE: tl.constexpr, LEAD: tl.constexpr, CHUNKS: tl.constexpr
+):
     """Sums of a tile on a lattice over equal differences of codes, which grow with the index."""
-    least = _code(start, WIDE) - tl.max(_code(rows, WIDE), 0)
+    codes = _code(rows, WIDE, LEAD)
+    least = _code(start, WIDE, LEAD) - tl.max(codes, 0)
     for chunk in tl.static_range(CHUNKS):
         at = chunk * BN + tl.arange(0, BN)
-        code = least + at[None, :] + _code(rows, WIDE)[:, None]  # (BM,BN) of the key that meets a row in this column
-        col = code // (2 * WIDE - 1) * WIDE + code % (2 * WIDE - 1) - start
-        here = (code >= 0) & (code % (2 * WIDE - 1) < WIDE) & (col >= 0) & (col < BN)
+        code = least + at[None, :] + codes[:, None]  # (BM,BN) of the key that meets a row in this column
+        col = code // (2 * WIDE - 1) * WIDE + code % (2 * WIDE - 1) + LEAD - start
+        here = (code >= 0) & (code % (2 * WIDE - 1) < WIDE) & (col >= 0) & (col < BN) & (rows >= LEAD)[:, None]
         found = tl.gather(dscore, tl.where(here, col, 0), 1)
         tl.store(PART + at, tl.sum(tl.where(here, found, 0.0), 0))
 
@@ -129,7 +136,7 @@ def forward_kernel(
     qb, qh, qm, kb, kh, km, vb, vh, vm, ib, im, lb, mb,
     heads, queries, keys, origin, entries, scale, rate,
     GROUP: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    WIDE: tl.constexpr, PRECISION: tl.constexpr,
+    WIDE: tl.constexpr, LEAD: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A tile of queries of a head: OUT (B,queries,heads,SIZE) and LSE (B,heads,queries), in powers of two."""
     tiles = tl.cdiv(queries, BM)
@@ -154,7 +161,7 @@ def forward_kernel(
         key_label = _line(KL, b * mb, cols, keys, 1, 0)
         k = _tile(K, cols, keys, dims, km, SIZE)
         score = tl.dot(q, tl.trans(k), input_precision=PRECISION)
-        score = _score(score, D, rows[:, None], cols[None, :], origin, entries, scale, WIDE)
+        score = _score(score, D, rows[:, None], cols[None, :], origin, entries, scale, WIDE, LEAD)
         allowed = (rows < queries)[:, None] & (cols < keys)[None, :]
         allowed &= _reads(cols[None, :], _down(first), _down(stop), _down(query_label), _along(key_label))
         score = tl.where(allowed, score, float("-inf"))
@@ -174,13 +181,49 @@ def forward_kernel(
     tl.store(LSE + pair.to(tl.int64) * queries + rows, lse, mask=rows < queries)
 
 
+@triton.jit
+def _slopes(
+    q, grad, k, v, D, first, stop, query_label, key_label, SEED, lse, delta, pair, rows, cols,
+    queries, keys, origin, entries, scale, rate, WIDE: tl.constexpr, LEAD: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Gradient of the scores of a tile."""
+    score = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+    score = _score(score, D, rows[:, None], cols[None, :], origin, entries, scale, WIDE, LEAD)
+    allowed = (rows < queries)[:, None] & (cols < keys)[None, :]
+    allowed &= _reads(cols[None, :], _down(first), _down(stop), _down(query_label), _along(key_label))
+    weight = tl.exp2(tl.where(allowed, score - lse[:, None], float("-inf")))
+    dweight = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
+    dweight = _drop(dweight, SEED, pair, rows[:, None], cols[None, :], queries, keys, rate)
+    return weight * (dweight - delta[:, None])
+
+
+@triton.jit
+def _by_role(
+    PART, q, grad, K, V, D, KL, label, first, stop, query_label, SEED, lse, delta, pair, rows, dims, km, vm,
+    queries, keys, origin, entries, scale, rate,
+    SIZE: tl.constexpr, WIDE: tl.constexpr, LEAD: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Sums over the pairs of a tile of queries and tokens before a lattice; apart, so that they cost no registers."""
+    cols = tl.arange(0, 16)
+    k, v = _tile(K, cols, keys, dims, km, SIZE), _tile(V, cols, keys, dims, vm, SIZE)
+    dscore = _slopes(
+        q, grad, k, v, D, first, stop, query_label, _line(KL, label, cols, keys, 1, 0), SEED, lse, delta, pair, rows,
+        cols, queries, keys, origin, entries, scale, rate, WIDE, LEAD, PRECISION,
+    )  # fmt: skip
+    led = tl.sum(tl.where((cols < LEAD)[None, :], dscore, 0.0), 1)
+    among = tl.sum(tl.where(rows < LEAD, led, 0.0))
+    tl.store(PART, -among)  # the gradients of all scores of a query sum to nothing
+    tl.store(PART + 1, tl.sum(tl.where(rows < LEAD, 0.0, led)))
+    tl.store(PART + 2, among)
+
+
 @triton.jit(do_not_specialize=VARYING)
 def query_kernel(
     Q, K, V, D, FIRST, STOP, QL, KL, SEED, GRAD, OUT, LSE, DELTA, DQ, PART,
     qb, qh, qm, kb, kh, km, vb, vh, vm, gb, gh, gm, ib, im, lb, mb,
     heads, queries, keys, origin, entries, width, before, scale, rate,
     GROUP: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    WIDE: tl.constexpr, PRECISION: tl.constexpr, CHUNKS: tl.constexpr,
+    WIDE: tl.constexpr, LEAD: tl.constexpr, PRECISION: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """A tile of queries of a head: DQ (B,queries,heads,SIZE), DELTA (B,heads,queries), sums of its bias's gradient.
 
@@ -212,6 +255,12 @@ def query_kernel(
     turn = tl.arange(0, BN)[None, :] + tl.arange(0, BM)[:, None] - (BM - 1)  # (BM,BN)
     if PART is not None:
         PART += (pair.to(tl.int64) * tiles + tile) * width
+        if LEAD > 0:
+            _by_role(
+                PART + width - 3, q, grad, K, V, D, KL, b * mb, first, stop, query_label, SEED,
+                lse, delta, before + pair.to(tl.int64), rows, dims, km, vm, queries, keys, origin, entries, scale, rate,
+                SIZE, WIDE, LEAD, PRECISION,
+            )  # fmt: skip
     over = tl.zeros([BN], tl.float32)  # what the last tile of keys left for the diagonals of the next
     dq = tl.zeros([BM, DIM], tl.float32)
     for start in range(low, high, BN):
@@ -219,14 +268,10 @@ def query_kernel(
         key_label = _line(KL, b * mb, cols, keys, 1, 0)
         k = _tile(K, cols, keys, dims, km, SIZE)
         v = _tile(V, cols, keys, dims, vm, SIZE)
-        score = tl.dot(q, tl.trans(k), input_precision=PRECISION)
-        score = _score(score, D, rows[:, None], cols[None, :], origin, entries, scale, WIDE)
-        allowed = (rows < queries)[:, None] & (cols < keys)[None, :]
-        allowed &= _reads(cols[None, :], _down(first), _down(stop), _down(query_label), _along(key_label))
-        weight = tl.exp2(tl.where(allowed, score - lse[:, None], float("-inf")))
-        dweight = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
-        dweight = _drop(dweight, SEED, before + pair.to(tl.int64), rows[:, None], cols[None, :], queries, keys, rate)
-        dscore = weight * (dweight - delta[:, None])
+        dscore = _slopes(
+            q, grad, k, v, D, first, stop, query_label, key_label, SEED, lse, delta, before + pair.to(tl.int64), rows,
+            cols, queries, keys, origin, entries, scale, rate, WIDE, LEAD, PRECISION,
+        )  # fmt: skip
         dq += tl.dot(dscore.to(k.dtype), k, input_precision=PRECISION)
         if PART is not None:
             if WIDE == 0:
@@ -235,7 +280,7 @@ def query_kernel(
                 tl.store(PART + cols, over + tl.sum(tl.where(turn >= 0, turned, 0.0), 0))
                 over = tl.sum(tl.where(turn < 0, turned, 0.0), 0)
             else:
-                _by_offset(PART + start * CHUNKS, dscore, rows, start, BN, WIDE, CHUNKS)
+                _by_offset(PART + start * CHUNKS, dscore, rows, start, BN, WIDE, LEAD, CHUNKS)
     if PART is not None:
         if WIDE == 0:
             if high > low:
@@ -249,7 +294,7 @@ def key_kernel(
     qb, qh, qm, kb, kh, km, vb, vh, vm, gb, gh, gm, ib, im, jb, lb, mb,
     heads, queries, keys, origin, entries, scale, rate,
     GROUP: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    WIDE: tl.constexpr, PRECISION: tl.constexpr,
+    WIDE: tl.constexpr, LEAD: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A tile of keys of a head of keys: DK and DV (B,keys,heads // GROUP,SIZE), over all heads that read it.
 
@@ -282,7 +327,7 @@ def key_kernel(
             here = D
             if D is not None:
                 here = D + h * entries
-            score = _score(score, here, rows[None, :], cols[:, None], origin, entries, scale, WIDE)
+            score = _score(score, here, rows[None, :], cols[:, None], origin, entries, scale, WIDE, LEAD)
             allowed = (rows < queries)[None, :] & (cols < keys)[:, None]
             allowed &= _reads(cols[:, None], _along(first), _along(stop), _along(query_label), _down(key_label))
             weight = tl.exp2(tl.where(allowed, score - lse[None, :], float("-inf")))
@@ -302,19 +347,23 @@ SUMS = ("D", "LSE", "DELTA", "PART")  # float32 whatever the queries are
 NUMBERS = ("FIRST", "STOP", "FROM", "UNTIL", "QL", "KL")
 
 
-def job(kernel: str, dtype: str, size: int, tiles: dict[str, int], wide: int = 0) -> Job:
+def job(
+    kernel: str, dtype: str, size: int, tiles: dict[str, int], *, wide: int = 0, lead: int = 0, dropout: bool = False
+) -> Job:
     """One kernel as it is compiled for packed rows with a learned bias; on a lattice there is no packing."""
     function = KERNELS[kernel]
     names = function.arg_names
-    unused = {"QL", "KL", "SEED"} | ({"FIRST", "STOP", "FROM", "UNTIL"} if wide else set())
+    unused = {"QL", "KL"} | (set() if dropout else {"SEED"})
+    unused |= {"FIRST", "STOP", "FROM", "UNTIL"} if wide else set()
     options = {name: tiles[name] for name in ("num_warps", "num_stages")}
     constants = dict.fromkeys(unused & set(names))
-    constants |= {"GROUP": 1, "SIZE": size, "DIM": size, "WIDE": wide, "PRECISION": "ieee"}
+    constants |= {"GROUP": 1, "SIZE": size, "DIM": size, "WIDE": wide, "LEAD": lead, "PRECISION": "ieee"}
     constants |= {"BM": tiles["BM"], "BN": tiles["BN"]} | ({"CHUNKS": 6 if wide else 0} if kernel == "query" else {})
     signature = {name: _kind(name, dtype) for name in names if name not in constants}
     strides = [name for name in names if len(name) == 2 and name.islower() and name not in VARYING]
     shape = " ".join(str(number) for number in tiles.values())
-    title = f"attention.{kernel} {dtype} {size}{' lattice' if wide else ''}, tiles {shape}"
+    kinds = f"{' lattice' if wide else ''}{' tokens' if lead else ''}{' dropout' if dropout else ''}"
+    title = f"attention.{kernel} {dtype} {size}{kinds}, tiles {shape}"
     return Job(name=title, kernel=function, signature=signature, constants=constants, options=options, aligned=strides)
 
 
@@ -323,20 +372,25 @@ def _kind(name: str, dtype: str) -> str:
         return "*fp32"
     if name in NUMBERS:
         return "*i32"
+    if name == "SEED":
+        return "*i64"
     if name.isupper():
         return POINTERS[dtype]
     return "fp32" if name in ("scale", "rate") else "i32"
 
 
 def jobs(arch: int) -> list[Job]:
-    """Every kernel with every choice of tiles for an architecture, and with the safe ones; some on a lattice too."""
-    shipped = table("attention")
-    safe = [{"dtype": "bfloat16", "size": size, "kernels": shipped["safe"]} for size in (32, 128)]
-    rows = [row for row in shipped["rows"] if row["arch"] == arch] + safe
-    found = [
-        job(kernel, row["dtype"], row["size"], row["kernels"][kernel], wide)
-        for row in rows
-        for kernel in KERNELS
-        for wide in ((0, 14) if (row["dtype"], row["size"]) == ("bfloat16", 32) else (0,))
-    ]
+    """Every kernel with every choice of tiles for an architecture and with the safe ones."""
+    found = []
+    for name, kinds in (
+        ("attention", ({},)),
+        ("attention_narrow", ({"dropout": True}, {"wide": 14}, {"wide": 14, "lead": 1})),
+    ):
+        shipped = table(name)
+        rows = [row for row in shipped["rows"] if row["arch"] == arch]
+        rows += [{"dtype": "bfloat16", "size": size, "kernels": shipped["safe"]} for size in (32, 128)]
+        for row in rows:
+            for kernel in KERNELS:
+                for kind in kinds:
+                    found.append(job(kernel, row["dtype"], row["size"], row["kernels"][kernel], **kind))
     return found

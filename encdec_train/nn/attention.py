@@ -242,18 +242,25 @@ def _reads(query: Sites, key: Sites, attend: Attend | None) -> Reads:
 
 
 def _bias_at(bias: Bias, query: Sites, key: Sites, prefix: tuple[int, int]) -> Tensor:
-    """(1 or B,H,Nq,Nk): the bias at the places of the sites."""
-    if query.doc is None and key.doc is None:  # places are 0..N-1 in every row
+    """(1 or B,H,prefix+Nq,prefix+Nk): the bias at the places of the sites."""
+    if query.doc is None and key.doc is None and query.whole and key.whole:  # places are 0..N-1 in every row
         return bias.dense(query.n + prefix[0], key.n + prefix[1])[None]
-    every = _by_place(bias)
-    rows = every.index_select(1, query.place.flatten()).unflatten(1, query.place.shape)  # (H,B,Nq,L)
-    index = key.place[None, :, None, :].expand(rows.shape[0], -1, rows.shape[2], -1)
+    every, at, of = _by_place(bias), _places(query, prefix[0]), _places(key, prefix[1])
+    rows = every.index_select(1, at.flatten()).unflatten(1, at.shape)  # (H,B,Nq,L)
+    index = of[None, :, None, :].expand(rows.shape[0], -1, rows.shape[2], -1)
     return rows.gather(3, index).transpose(0, 1)
 
 
+def _places(sites: Sites, prefix: int) -> Tensor:
+    """(B,prefix+N): the prefix stands before all places."""
+    before = torch.arange(prefix, device=sites.place.device).expand(sites.rows, -1)
+    return torch.cat([before, sites.place + prefix], 1)
+
+
 def _by_place(bias: Bias) -> Tensor:
-    """(H,L,L) for every place below L."""
-    return bias.dense(bias.origin + 1, bias.origin + 1)
+    """(H,L,L) for every place below L, tokens before a lattice counted."""
+    places = bias.sites
+    return bias.dense(places, places)
 
 
 def _by_segments(query: Sites, key: Sites, attend: Attend | None, prefix: tuple[int, int], q: Tensor) -> bool:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encdec_train.kernels.attention import Bias
+from encdec_train.kernels.attention_pattern import ROLES
 from encdec_train.types import Sites
 
 
@@ -65,9 +66,9 @@ def rotate(x: Tensor, by: Rotation) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).to(x.dtype)
 
 
-def _distances(sites: Sites, device: torch.device) -> Tensor:
-    """(2L-1,) int64: key place minus query place, from the lowest to the highest, for L places."""
-    length = sites.max_len or sites.n
+def _distances(sites: Sites, device: torch.device, prefix: int = 0) -> Tensor:
+    """(2L-1,) int64: key place minus query place, from the lowest to the highest, for L places with the prefix."""
+    length = prefix + (sites.max_len or sites.n)
     return torch.arange(1 - length, length, device=device)
 
 
@@ -85,9 +86,9 @@ class LinearBias(nn.Module):
         self.exponents = [8 / whole * (i + 1) for i in range(whole)]
         self.exponents += [4 / whole * (2 * i + 1) for i in range(heads - whole)]
 
-    def forward(self, sites: Sites) -> Bias:
+    def forward(self, sites: Sites, prefix: int = 0) -> Bias:
         """For every place that the sites can hold."""
-        distance = _distances(sites, sites.place.device)
+        distance = _distances(sites, sites.place.device, prefix)
         slopes = torch.exp2(-torch.tensor(self.exponents, device=distance.device))
         return Bias(diagonals=-slopes[:, None] * distance.abs(), origin=len(distance) // 2)
 
@@ -117,10 +118,33 @@ class RelativeBias(nn.Module):
         far = exact + (torch.log(distance.clamp_min(1).float() / exact) * scale).long()
         return base + torch.where(distance < exact, distance, far.clamp_max(buckets - 1))
 
-    def forward(self, sites: Sites) -> Bias:
-        """For every place that the sites can hold."""
-        distance = _distances(sites, self.table.weight.device)
+    def forward(self, sites: Sites, prefix: int = 0) -> Bias:
+        """For every place that the sites can hold; tokens of a prefix stand before the first."""
+        distance = _distances(sites, self.table.weight.device, prefix)
         return Bias(diagonals=self.table(self.bucket(distance)).T, origin=len(distance) // 2)
+
+
+class LatticeBias(nn.Module):
+    """A learned bias for the offset of two sites of a lattice, shared by all layers (Bao et al. 2021, BEiT).
+
+    Tokens before the lattice have three entries: one that reads a site, one that a site reads, and among themselves.
+    """
+
+    def __init__(self, heads: int, grid: tuple[int, int], prefix: int) -> None:
+        super().__init__()
+        (high, self.wide), self.prefix = grid, prefix
+        self.offsets = (2 * high - 1) * (2 * self.wide - 1)
+        self.table = nn.Embedding(self.offsets + (ROLES if prefix else 0), heads)
+        nn.init.zeros_(self.table.weight)
+
+    def forward(self, sites: Sites, prefix: int = 0) -> Bias:
+        """For the whole lattice; the table is by query minus key, as published."""
+        assert prefix == self.prefix, (prefix, self.prefix)
+        table = self.table.weight.T
+        offsets, roles = table[:, : self.offsets].flip(1), table[:, self.offsets :]
+        return Bias(
+            diagonals=torch.cat([offsets, roles], 1), origin=self.offsets // 2, wide=self.wide, lead=self.prefix
+        )
 
 
 class ConvPosition(nn.Module):

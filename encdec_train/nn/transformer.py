@@ -15,7 +15,7 @@ from encdec_train.nn.attention import attention, attention_behind
 from encdec_train.nn.cache import Cache
 from encdec_train.nn.mlp import Activation, Mlp
 from encdec_train.nn.norm import Norm, make_norm
-from encdec_train.nn.position import LinearBias, RelativeBias, rotate, rotation
+from encdec_train.nn.position import LatticeBias, LinearBias, RelativeBias, rotate, rotation
 from encdec_train.types import Attend, Mismatch, Sites
 
 
@@ -44,9 +44,12 @@ class BlockConfig:
     rotary: list[float] = field(default_factory=list)  # bases of rotary positions, in turn over the blocks; empty: none
     slopes: bool = False  # a linear bias by distance, fixed (ALiBi)
     relative: bool = False  # T5's relative bias, shared by all blocks
+    lattice: bool = False  # a learned bias for the offset of two sites of a lattice (BEiT), shared by all blocks
     buckets: int = 32
     max_distance: int = 128
-    bias_std: float | None = None  # of the relative bias at the start; none: normal, or 1 / sqrt(width) with `fan_in`
+    bias_std: float | None = (
+        None  # of the learned bias at the start; none: 1, 1 / sqrt(width) with `fan_in`, 0 on a lattice
+    )
     fan_in: bool = False  # weights start normal with deviation 1 / sqrt(fan-in) (T5), else as the part says
     layer_scale: float | None = None  # where a learned gain of what each sublayer adds starts (CaiT); none: no gain
     shrink: bool = False  # layers that add to the stream start smaller by sqrt(2 * depth) (GPT-2, Megatron)
@@ -64,8 +67,9 @@ class BlockConfig:
         self._check_positions(noun)
 
     def _check_positions(self, noun: str) -> None:
-        if self.slopes and self.relative:
-            raise Mismatch(f"{noun}: slopes and relative are two biases, choose one")
+        biases = [name for name in ("slopes", "relative", "lattice") if getattr(self, name)]
+        if len(biases) > 1:
+            raise Mismatch(f"{noun}: {' and '.join(biases)} are several biases, choose one")
         if any(window < 0 for window in self.windows):
             raise Mismatch(f"{noun}.windows: {self.windows} has one below 0")
         if any(base <= 1 for base in self.rotary):
@@ -77,7 +81,7 @@ class BlockConfig:
 
     def check_unplaced(self, noun: str) -> None:
         """For stacks whose sites are out of order: only their coordinates say where they stand."""
-        placed = [name for name in ("windows", "rotary", "slopes", "relative") if getattr(self, name)]
+        placed = [name for name in ("windows", "rotary", "slopes", "relative", "lattice") if getattr(self, name)]
         if placed:
             raise Mismatch(f"{noun} reads coordinates, not places: it has no {', '.join(placed)}")
 
@@ -96,10 +100,22 @@ def layer_gain(config: BlockConfig) -> nn.Parameter | None:
     return None if config.layer_scale is None else nn.Parameter(torch.full((config.width,), config.layer_scale))
 
 
-def make_bias(config: BlockConfig, *, bidirectional: bool) -> LinearBias | RelativeBias | None:
-    """What all blocks add to their scores, by place; made once for the stack."""
+def make_bias(
+    config: BlockConfig, *, bidirectional: bool, grid: tuple[int, ...] | None = None, prefix: int = 0
+) -> LinearBias | RelativeBias | LatticeBias | None:
+    """What all blocks add to their scores, by place; made once for the stack.
+
+    Args:
+        config: of the blocks.
+        bidirectional: keys behind a query have buckets of their own.
+        grid: the lattice that `lattice` is for.
+        prefix: tokens before it.
+    """
     if config.slopes:
         return LinearBias(config.heads)
+    if config.lattice:
+        high, wide = grid or ()
+        return LatticeBias(config.heads, (high, wide), prefix)
     if not config.relative:
         return None
     return RelativeBias(config.heads, config.buckets, config.max_distance, bidirectional=bidirectional)
@@ -341,7 +357,7 @@ def init_blocks(module: nn.Module, config: BlockConfig, std: float | None = None
     else:
         init_linear(module, std)
     for layer in module.modules():
-        if isinstance(layer, RelativeBias) and config.bias_std is not None:
+        if isinstance(layer, RelativeBias | LatticeBias) and config.bias_std is not None:
             nn.init.normal_(layer.table.weight, std=config.bias_std)
         elif isinstance(layer, Block) and config.shrink:
             layer.shrink((2 * config.depth) ** -0.5)

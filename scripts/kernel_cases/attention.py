@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from encdec_train.kernels.attention import Bias, Reads, attention, interval, reference
+from encdec_train.kernels.attention import Bias, Dropout, Reads, attention, interval, reference
 from kernel_cases.common import Bench, Check, Goal, Inputs, Tuning
 
 
@@ -66,31 +66,38 @@ def _call(
     window: int,
     packed: bool,
     wide: int,
+    lead: int,
+    rate: float,
 ) -> Inputs:
     n, m = q.shape[2], k.shape[2]
-    origin = table.shape[1] // 2 if wide else n - 1
-    bias = Bias(diagonals=table, origin=origin, wide=wide)
+    origin = (table.shape[1] - (3 if lead else 0)) // 2 if wide else n - 1
+    bias = Bias(diagonals=table, origin=origin, wide=wide, lead=lead)
+    dropout = Dropout(rate=rate, seed=torch.tensor([7], device=q.device)) if rate else None
     reads = _read(len(q), n, q.device, causal=causal, window=window, packed=packed) if n == m else None
-    return (function(q, k, v, bias=bias, reads=reads),)
+    return (function(q, k, v, bias=bias, reads=reads, dropout=dropout),)
 
 
 def checks() -> Iterator[Check]:
     for size in (32, 64, 80, 128):
-        for queries, keys, causal, window, packed, wide in (
-            (1, 17, False, 0, False, 0),
-            (63, 300, False, 0, False, 0),
-            (192, 192, False, 0, False, 0),
-            (513, 513, True, 0, False, 0),
-            (513, 513, False, 65, True, 0),
-            (512, 512, True, 0, True, 0),
-            (196, 196, False, 0, False, 14),
+        for queries, keys, causal, window, packed, wide, lead, rate in (
+            (1, 17, False, 0, False, 0, 0, 0.0),
+            (63, 300, False, 0, False, 0, 0, 0.0),
+            (192, 192, False, 0, False, 0, 0, 0.0),
+            (513, 513, True, 0, False, 0, 0, 0.0),
+            (513, 513, False, 65, True, 0, 0, 0.0),
+            (512, 512, True, 0, True, 0, 0, 0.0),
+            (196, 196, False, 0, False, 14, 0, 0.0),
+            (197, 197, False, 0, False, 14, 1, 0.0),
+            (512, 512, True, 0, True, 0, 0, 0.1),
         ):
             shape = {"rows": 2, "heads": 4, "own": 2, "queries": queries, "keys": keys, "size": size}
             entries = (2 * (queries // wide) - 1) * (2 * wide - 1) if wide else queries + keys - 1
-            pattern = {"causal": causal, "window": window, "packed": packed, "wide": wide}
+            entries += 3 if lead else 0
+            pattern = {"causal": causal, "window": window, "packed": packed, "wide": wide, "lead": lead, "rate": rate}
             yield Check(
                 name=" ".join(f"{name}={value}" for name, value in (shape | pattern).items()),
                 inputs=partial(_inputs, **shape, entries=entries),
+                table="attention_narrow" if rate or wide else "attention",
                 size=128 if size == 80 else size,  # heads are filled up to a power of two
                 kernel=partial(_call, attention, **pattern),
                 twin=partial(_call, reference, **pattern),
@@ -193,10 +200,12 @@ def _tiles(*choices: tuple[int, int, int, int]) -> list[dict[str, int]]:
     return [dict(zip(("BM", "BN", "num_warps", "num_stages"), choice, strict=True)) for choice in choices]
 
 
-def _tuned(dtype: torch.dtype, size: int, n: int, device: torch.device) -> Callable[[], object]:
+def _tuned(dtype: torch.dtype, size: int, n: int, rate: float, device: torch.device) -> Callable[[], object]:
     shape = {"rows": max(1, 16384 // n), "heads": 12, "own": 12, "queries": n, "keys": n, "size": size}
     q, k, v, table = _inputs(dtype, device, **shape, entries=2 * n - 1)
-    return _timed(lambda: attention(q, k, v, bias=Bias(diagonals=table, origin=n - 1)), [q, k, v, table], "both")
+    bias = Bias(diagonals=table, origin=n - 1)
+    dropout = Dropout(rate=rate, seed=torch.tensor([7], device=device)) if rate else None
+    return _timed(lambda: attention(q, k, v, bias=bias, dropout=dropout), [q, k, v, table], "both")
 
 
 def tunings() -> Iterator[Tuning]:
@@ -204,14 +213,16 @@ def tunings() -> Iterator[Tuning]:
     forward = [(m, n, w, s) for m, n, w in ((64, 64, 4), (128, 64, 8), (128, 128, 8)) for s in (2, 3, 4)]
     query = [(m, n, w, s) for m, n, w in ((32, 64, 4), (64, 64, 4), (64, 64, 8), (32, 128, 8)) for s in (1, 2, 3)]
     key = [(m, n, w, s) for m, n, w in ((32, 64, 4), (64, 64, 4), (32, 128, 8), (64, 128, 8)) for s in (1, 2, 3)]
-    for dtype in (torch.bfloat16, torch.float16):
-        for size in (32, 64, 128):
-            for length in (512, 2048):
-                yield Tuning(
-                    op="attention",
-                    dtype=dtype,
-                    size=size,
-                    length=length,
-                    candidates={"forward": _tiles(*forward), "query": _tiles(*query), "key": _tiles(*key)},
-                    prepare=partial(_tuned, dtype, size, length),
-                )
+    found = {"forward": _tiles(*forward), "query": _tiles(*query), "key": _tiles(*key)}
+    for op, rate in (("attention", 0.0), ("attention_narrow", 0.1)):
+        for dtype in (torch.bfloat16, torch.float16):
+            for size in (32, 64, 128):
+                for n in (512, 2048):
+                    yield Tuning(
+                        op=op,
+                        dtype=dtype,
+                        size=size,
+                        length=n,
+                        candidates=found,
+                        prepare=partial(_tuned, dtype, size, n, rate),
+                    )

@@ -30,7 +30,8 @@ class Check:
     kernel: Callable[..., Inputs]  # inputs -> outputs
     twin: Callable[..., Inputs]  # the same in torch, in any dtype: float64 is the truth, the same dtype the yardstick
     dtypes: tuple[torch.dtype, ...] = ALL
-    size: int = 0  # which rows of the operation's table it may be given; 0: those of all sizes
+    table: str = ""  # of choices of tiles; empty: that of the operation's name
+    size: int = 0  # which of its rows it may be given; 0: those of all sizes
     exact: bool = False  # equal bit for bit (masks), not within twice the twin's error
 
 

@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers.models.beit.modeling_beit import BeitRelativePositionBias
 
 from encdec_train.encoders.swin import WindowAttention
-from encdec_train.kernels import attention as module
+from encdec_train.kernels import attention_launch as module
 from encdec_train.kernels.attention import Bias, Dropout, Reads, attention, interval, maps, reference
 from encdec_train.nn.attention import attention as over_sites
-from encdec_train.nn.position import LinearBias, RelativeBias
+from encdec_train.nn.position import LatticeBias, LinearBias, RelativeBias
 from encdec_train.types import Attend, Mismatch, Sites
 
 TOLERANCE = 1e-5  # of the largest value
@@ -180,6 +181,41 @@ def test_packed_equals_a_loop(device: torch.device) -> None:
         same(whole, attention(*parts, bias=bias, reads=Reads(first=first, stop=stop)))
 
 
+@pytest.mark.parametrize(("prefix", "patches"), [(1, (3, 5)), (3, (8, 7))])
+def test_tokens_before_a_lattice(device: torch.device, prefix: int, patches: tuple[int, int]) -> None:
+    """BEiT's class token: the bias as transformers makes it, the kernels' gradient of all its entries."""
+    relative = LatticeBias(2, patches, prefix).to(device)
+    nn.init.normal_(relative.table.weight)
+    n = prefix + patches[0] * patches[1]
+    sites = line(1, n - prefix, device, grid=patches)
+    bias = relative(sites, prefix)
+    leaves = draw(device, n, n, heads=2)
+    grads = compare([*leaves[:3], bias.diagonals.detach().requires_grad_()], bias)
+    same(grads[3].sum(1), torch.zeros(2))
+    same(bias.dense(n, 5), bias.dense(n, n)[:, :, :5], 0.0)
+    if prefix == 1:
+        index = BeitRelativePositionBias.generate_relative_position_index(patches)
+        assert torch.equal(bias.dense(n, n), relative.table(index.to(device)).permute(2, 0, 1))
+
+
+def test_sites_that_were_taken_out_keep_their_places(device: torch.device) -> None:
+    """A learned bias of some sites, a prefix before them, is that of all sites at their places."""
+    sites = line(2, 12, device)
+    relative = RelativeBias(2, 8, 20, bidirectional=True).to(device)
+    q, k, v, _ = draw(device, 14, 14, rows=2, heads=2)
+    keep = torch.tensor([[0, 3, 4, 11], [2, 5, 6, 7]], device=device)
+    at = torch.cat([torch.arange(2, device=device).expand(2, -1), keep + 2], 1)
+    few = [x.gather(2, at[:, None, :, None].expand(-1, 2, -1, 16)) for x in (q, k, v)]
+    taken = sites.take(keep)
+    with module.backend.using(backend=module.backend.Backend.reference):
+        found = over_sites(*few, query=taken, key=taken, bias=relative(taken, 2), prefix=(2, 2))
+    dense = relative(sites, 2).dense(14, 14)
+    for row in range(2):
+        mask = dense[:, at[row]][:, :, at[row]]
+        expected = torch.nn.functional.scaled_dot_product_attention(*(x[row] for x in few), attn_mask=mask)
+        same(found[row], expected)
+
+
 @pytest.mark.parametrize(("wide", "sites"), [(7, 49), (10, 70)])
 def test_a_lattice(device: torch.device, wide: int, sites: int) -> None:
     """The table of a lattice by rows and columns, as Swin's published code reads it."""
@@ -224,11 +260,11 @@ def test_the_definition_is_torchs_and_has_its_gradient() -> None:
 def test_as_an_operation_of_torch(device: torch.device) -> None:
     leaves = draw(device, 17, 17)
     first, stop = interval(17, 17, device, causal=True)
-    rest = (leaves[3], first, stop, None, None, torch.tensor([7], device=device), 16, 0, 0.25, 0.1)
-    torch.library.opcheck(module._forward, (*leaves[:3], *rest))
+    rest = (leaves[3], first, stop, None, None, torch.tensor([7], device=device), 16, 0, 0, 0.25, 0.1)
+    torch.library.opcheck(module.forward, (*leaves[:3], *rest))
     q, k, v, table = (x.detach() for x in leaves)
-    out, lse = module._forward(q, k, v, table, *rest[1:])
-    torch.library.opcheck(module._backward, (torch.ones_like(out), q, k, v, out, lse, table, *rest[1:], True))
+    out, lse = module.forward(q, k, v, table, *rest[1:])
+    torch.library.opcheck(module.backward, (torch.ones_like(out), q, k, v, out, lse, table, *rest[1:], True))
 
 
 def stack(device: torch.device, relative: RelativeBias, sites: Sites, attend: Attend | None = None):

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from encdec_train.decoders.mask_tokens import MaskTokensConfig
+from encdec_train.decoders.seq2seq import Seq2SeqConfig
 from encdec_train.encoders.transformer import Transformer, TransformerConfig
 from encdec_train.nn.transformer import BlockConfig, narrow
 from encdec_train.types import Attend, Mismatch, Sites, Spec, Tokens
@@ -118,7 +120,7 @@ def test_a_gain_stands_behind_every_sublayer() -> None:
 @pytest.mark.parametrize(
     "words,said",
     [
-        ({"slopes": True, "relative": True}, "two biases"),
+        ({"slopes": True, "relative": True}, "several biases"),
         ({"windows": [-1]}, "below 0"),
         ({"rotary": [1.0]}, "not above 1"),
         ({"rotary": [10.0], "head_width": 5}, "no pairs"),
@@ -136,3 +138,25 @@ def test_who_has_no_places() -> None:
         MaskTokensConfig(windows=[1], rotary=[10.0]).spec(memory, None, memory)
     with pytest.raises(Mismatch, match="stand nowhere"):
         TransformerConfig(slopes=True, prefix=1).spec(Spec(kind="vectors", width=768))
+    for grid, said in ((None, "given no lattice"), ((2, 2, 2), "a lattice of 3 dimensions")):
+        with pytest.raises(Mismatch, match=said):
+            TransformerConfig(lattice=True).spec(Spec(kind="vectors", width=768, grid=grid))
+    with pytest.raises(Mismatch, match="has no lattice"):
+        Seq2SeqConfig(lattice=True).spec(memory, memory, memory)
+
+
+def test_a_lattice_is_told_by_its_offsets_alone() -> None:
+    """With a bias by offset and no other positions, a picture that is turned by half a turn gives turned vectors once
+    the table is turned as well."""
+    config = TransformerConfig(width=16, heads=2, depth=2, lattice=True, prefix=1)
+    encoder = Transformer(config, Spec(kind="vectors", width=16, grid=(2, 3), length=6)).eval()
+    assert encoder.bias.table.weight.shape == (3 * 5 + 3, 2) and not encoder.bias.table.weight.any()
+    nn.init.normal_(encoder.bias.table.weight)
+    x, place = torch.randn(2, 6, 16), torch.arange(6).expand(2, -1)
+    sites = Sites(sample=place, place=place, grid=(2, 3))
+    found = encoder(Tokens(x=x, sites=sites)).x
+    with torch.no_grad():
+        encoder.bias.table.weight[:15] = encoder.bias.table.weight[:15].flip(0).clone()
+    turned = encoder(Tokens(x=x.flip(1), sites=sites)).x
+    torch.testing.assert_close(turned[:, 1:].flip(1), found[:, 1:])
+    torch.testing.assert_close(turned[:, 0], found[:, 0])

@@ -73,6 +73,7 @@ _ENCODER = {
     "slopes": False,
     "layer_scale": None,
     "relative": False,
+    "lattice": False,
     "prefix": 0,
     "dropout": 0.0,
     "final_dropout": 0.0,

@@ -119,6 +119,7 @@ _T5 = {
     "bias": False,
     "scale": False,
     "relative": True,
+    "lattice": False,
     "layer_scale": None,
 }
 

@@ -169,6 +169,7 @@ _BLOCK = {
     "gated": False,
     "activation": Activation.gelu,
     "relative": False,
+    "lattice": False,
     "layer_scale": None,
     "head_width": None,
     "prefix": 0,
