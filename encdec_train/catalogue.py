@@ -42,7 +42,7 @@ Commands
 
 Scales
   scale=demo    (default) tiny parts, data that ships with the package, about a minute on two CPU cores
-  scale=rung    a small public data set, at most an hour on one GPU
+  scale=rung    a small public data set: minutes on two CPU cores, or at most an hour on one GPU
   scale=paper   the published model, data and schedule
 
 Overrides
