@@ -158,7 +158,7 @@ def as_text(entries: list[Entry], width: int | None = None) -> str:
 
 
 def _cells(entry: Entry) -> list[str]:
-    """Name and summary; of a recipe also its paper, what that reports, what it promises and what was measured."""
+    """Name and summary; of a recipe also its paper, what that reports, what was measured or else promised."""
     if entry.noun != "recipe":
         return [entry.name, entry.summary]
     arxiv = entry.paper.get("arxiv")
@@ -166,7 +166,7 @@ def _cells(entry: Entry) -> list[str]:
         entry.name,
         f"arXiv:{arxiv}" if arxiv else "",
         _claim(entry.paper),
-        _claim(entry.rung),
+        "" if "rung" in entry.measured else _claim(entry.rung),
         _measured(entry.measured),
         entry.summary,
     ]

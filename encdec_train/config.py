@@ -26,7 +26,7 @@ class Scale(Enum):
     """How large a sentence is said."""
 
     demo = "demo"  # a minute on two CPU cores, on an embedded data set
-    rung = "rung"  # a public data set: minutes on two CPU cores, or for large ones at most an hour on one GPU
+    rung = "rung"  # a public data set: minutes on two CPU cores or, larger, at most an hour on one GPU
     paper = "paper"  # the published model, data and schedule
 
 
