@@ -217,7 +217,8 @@ class RungConfig:
     lower: bool = False  # a lower value is better
     protocol: str | None = None  # as the probe words it, with its numbers
     hardware: str | None = None
-    minutes: float | None = None
+    minutes: float | None = None  # of the whole command by the clock, the mean over the seeds
+    processor_minutes: float | None = None  # the same of all cores together: other work on the machine adds nothing
     commit: str | None = None
 
 

@@ -18,6 +18,7 @@ import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import yaml
@@ -86,7 +87,7 @@ def contract(recipe: str, entry: dict[str, Any]) -> dict[str, Any]:
         **({"lower": True} if claim.lower else {}),
         "protocol": claim.protocol,
         "hardware": entry["hardware"],
-        "minutes": round(sum(run["minutes"] for run in runs) / len(runs), 1),
+        **{key: round(mean(run[key] for run in runs), 1) for key in ("minutes", "processor_minutes")},
         "commit": entry["commit"],
     }
 
@@ -108,7 +109,7 @@ def run(recipe: str, seeds: list[int], data: Path, root: Path, threads: int) -> 
     entry: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
         "commit": commit(),
-        "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}, {threads} threads",
+        "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}, {threads} thread{'s' * (threads > 1)}",
         "command": f"encdec-train +recipe={recipe} scale=rung data.path=DIR/{folder} seed=SEED",
         "runs": [],
     }
@@ -127,7 +128,7 @@ def row(recipe: str, entry: dict[str, Any]) -> str:
     runs, own = entry["runs"], RUNGS[recipe].metric
     probes = []
     for claim in sorted(claims(entry), key=lambda claim: claim.metric != own):
-        before = sum(run["probes"][claim.metric]["untrained"] for run in runs) / len(runs)
+        before = mean(run["probes"][claim.metric]["untrained"] for run in runs)
         spread = "" if claim.spread is None else f" ± {claim.spread:.3f}"
         metric = runs[0]["probes"][claim.metric]["metric"]
         probes.append(f"{claim.metric} ({metric}): {before:.3f} → {claim.value:.3f}{spread}")
