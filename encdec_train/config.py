@@ -131,6 +131,7 @@ class CheckpointConfig:
     keep: int = 2  # newest ones that are kept
     keep_every: int | None = None  # those of a multiple of so many steps are kept for good; none: no others are
     best: str | None = None  # keep the best one too: by `loss`, the mean since the one before, or by a probe's name
+    background: bool = True  # written from copies while training goes on; else training waits
 
     def __post_init__(self) -> None:
         for name in ("every", "keep", "keep_every"):
@@ -153,11 +154,12 @@ class GuardConfig:
     limit: int = 10  # steps that are skipped, or times that the run goes back, in one stage at most
     spike: float | None = 8.0  # warn of a loss so many deviations above the last twenty lines' median; none: never
     spread: float | None = 0.01  # warn where vectors that are compared or predicted from differ less; none: never
+    entropy: float | None = 0.001  # warn where the K chances of teachers tell rows apart by less of log K; none: never
 
     def __post_init__(self) -> None:
         if self.limit < 0:
             raise Mismatch(f"guard.limit: {self.limit} is below 0")
-        for name in ("spike", "spread"):
+        for name in ("spike", "spread", "entropy"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise Mismatch(f"guard.{name}: {value} is not above 0")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from encdec_train import recipes_source
+from encdec_train import recipes_source, sweep
 from encdec_train.config import Scale, TrainConfig, expand_overrides, publish, recipe_of, to_config
 from encdec_train.paths import CONFIGS
 from encdec_train.types import Mismatch
@@ -43,7 +43,13 @@ def launch(arguments: Sequence[str]) -> None:
     prepare()
     sys.argv = [sys.argv[0], *_flags_first(expand_overrides(arguments))]
     _failures.clear()
-    hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")(_job)()
+    sweep.begun.clear()
+    try:
+        hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")(_job)()
+    except Exception as error:  # of a sweep, or before it: the first that failed; all are named
+        sweep.check(error)
+        raise
+    sweep.check()
     if _failures:
         raise _failures[0]
 
@@ -59,8 +65,10 @@ def _flags_first(arguments: Sequence[str]) -> list[str]:
 
 def _job(composed: DictConfig) -> float:
     """One run inside Hydra, here or in a submitted job; its last loss is what a sweeper sees."""
-    if HydraConfig.get().mode is RunMode.MULTIRUN:
-        return _one(composed)
+    own = HydraConfig.get()
+    if own.mode is RunMode.MULTIRUN:
+        with sweep.Job(Path(own.runtime.output_dir), own.overrides.task) as job:
+            return _one(composed, job.tell)
     try:
         return _one(composed)
     except BaseException as error:
@@ -68,7 +76,7 @@ def _job(composed: DictConfig) -> float:
         return float("nan")
 
 
-def _one(composed: DictConfig) -> float:
+def _one(composed: DictConfig, tell: Callable[[Path], None] = lambda run: None) -> float:
     publish()
     overrides = list(HydraConfig.get().overrides.task)
     config = to_config(composed, recipe_of(overrides))
@@ -76,7 +84,7 @@ def _one(composed: DictConfig) -> float:
     from encdec_train.train.run import train
 
     promised = promise(config)  # what it is to be held against is read before anything is trained
-    summary = train(config, scales=describe_scales(config, overrides))
+    summary = train(config, scales=describe_scales(config, overrides), tell=tell)
     if not summary:
         return float("nan")  # another process has it
     summary = settle(Path(summary["run"]), promised)

@@ -16,6 +16,7 @@ from lightning.pytorch import Callback
 
 from encdec_train import launch
 from encdec_train.train import run as training
+from encdec_train.train import stages
 
 
 def resident_mib() -> float:
@@ -47,8 +48,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10_000)
     arguments = parser.parse_args()
     watch = Watch()
-    make = training.make_trainer
-    training.make_trainer = lambda config, folder, callbacks: make(config, folder, [*callbacks, watch])
+    make = stages.make_trainer
+    stages.make_trainer = lambda config, folder, callbacks: make(config, folder, [*callbacks, watch])
     with tempfile.TemporaryDirectory() as folder:
         config = launch.compose(
             [

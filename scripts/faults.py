@@ -1,12 +1,16 @@
 """What a run survives, as a table: `python scripts/faults.py [--runs N] [--only NAME ...]`.
 
 Every row is a fault that really happens to real processes; counts are of runs that were made. Writes
-results/faults.json and results/faults.md, rows of earlier calls included.
+results/faults.json and results/faults.md after every run: it may be interrupted, and the next call goes on. Runs of the
+same code add up; a row that other code made begins anew. Full disks and SLURM need root, and SLURM to be installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
+import functools
+import hashlib
 import io
 import json
 import logging
@@ -21,20 +25,23 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from PIL import Image
 
+from encdec_train.data.open import open_rows
 from encdec_train.launch import compose, prepare
 from encdec_train.train import checkpoint, rundir
 from encdec_train.train.callbacks.metrics import read_metrics
 from encdec_train.train.run import resume, train
 from encdec_train.types import Halted, Mismatch
 
-RESULTS = Path(__file__).resolve().parent.parent / "results"
+SCRIPTS = Path(__file__).resolve().parent
+RESULTS = SCRIPTS.parent / "results"
 STEPS = 16
 SMALL = [
     *("loader.batch=8", f"trainer.max_steps={STEPS}", "trainer.log_every=1", "checkpoint.every=3", "probe=null"),
@@ -42,12 +49,26 @@ SMALL = [
 ]
 PACKED = ["+recipe=bert", *SMALL, "loader.workers=1"]  # packing, dropout, a worker
 PICTURES = ["+recipe=mae_vit", *SMALL]
-COMMIT = rundir.commit()  # of the code that runs, read at the start
+SLURM = [*PICTURES, "trainer.max_steps=300"]  # long enough to be warned
 Outcome = dict[str, Any]
 
 
+def commit() -> str:
+    """The last one that changed more than results, with a `+` if something else is changed since."""
+    code = ["--", ".", ":!results"]
+    last = ["git", "log", "-1", "--format=%H", *code]
+    changed = ["git", "status", "--porcelain", *code]
+    said = [subprocess.run(c, cwd=SCRIPTS.parent, capture_output=True, text=True, check=True) for c in (last, changed)]
+    return said[0].stdout.strip() + ("+" if said[1].stdout.strip() else "")
+
+
+COMMIT = commit()  # of the code that runs, read at the start
+
+
 class Child:
-    """A process that trains; a copy of this one, so that it starts at once."""
+    """A process that trains; a copy of this one, so that it starts at once. It does not outlive this one's `main`."""
+
+    living: ClassVar[set[int]] = set()
 
     def __init__(self, work: Callable[[], Any], said: Path) -> None:
         self.pid = os.fork()
@@ -57,6 +78,7 @@ class Child:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
                 os._exit(_code(work))
+        Child.living.add(self.pid)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         os.kill(self.pid, number)
@@ -65,6 +87,7 @@ class Child:
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def wait(self) -> int:
+        Child.living.discard(self.pid)
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
@@ -86,9 +109,15 @@ def _code(work: Callable[[], Any]) -> int:
 
 
 def run_of(sentence: list[str], root: Path) -> tuple[Path, Callable[[], Any]]:
-    """Where a run will lie, and what trains it."""
+    """Where a run will lie, and what trains it; its data are read here once, for all that begin as copies of this."""
     config = compose([*sentence, f"run.root={root}"])
+    if config.name not in _read:
+        open_rows(config.data)
+        _read.add(config.name)
     return root / config.name / "run", lambda: train(config)
+
+
+_read: set[str] = set()
 
 
 def curve(folder: Path) -> list[Any]:
@@ -99,6 +128,7 @@ def whole(sentence: list[str], root: Path) -> list[Any]:
     """The curve of a run that nothing happened to."""
     folder, work = run_of(sentence, root / "whole")
     if not (folder / "summary.json").exists():
+        root.mkdir(exist_ok=True)
         said = root / "whole.txt"
         assert Child(work, said).wait() == 0, said.read_text()
     return curve(folder)
@@ -259,25 +289,89 @@ def dead_process(root: Path, draw: random.Random) -> Outcome:
     return {"held": gone and said, "note": f"{'first' if first else 'second'} killed, {seconds:.1f} s"}
 
 
+def requeued(root: Path, draw: random.Random) -> Outcome:
+    """SIGUSR1 to a job of a real SLURM: saved, requeued, on in its run directory, with an undisturbed run's curve."""
+    expected = whole(SLURM, root.parent / "long")
+    folder, _ = run_of(SLURM, root)
+    start_slurm()
+    given = [
+        "--parsable",
+        "--cpus-per-task=1",
+        f"--output={root}/said.txt",
+        str(SCRIPTS / "slurm_train.sh"),
+        *SLURM,
+        f"run.root={root}",
+    ]
+    paths = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    environment = {**os.environ, "PATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    job = _said(["sbatch", *given], environment).strip()
+    try:
+        lines = draw.randrange(3, 150)
+        begun = _until(lambda: _lines(folder) >= lines, 120)
+        subprocess.run(["scancel", "--signal=USR1", job], check=True)
+        _until(lambda: (folder / "summary.json").exists(), 240)
+        again = "Restarts=1" in _said(["scontrol", "show", "job", job])
+    finally:
+        subprocess.run(["scancel", job], check=True)
+    alone = [path.name for path in folder.parent.iterdir()] == [folder.name]
+    held = begun and again and alone and curve(folder) == expected
+    return {"held": held, "note": f"warned after line {lines}"}
+
+
+def start_slurm() -> None:
+    """On this machine, until `main` ends, unless there is one."""
+    if "SLURM_CONF" not in os.environ:
+        folder = Path(tempfile.mkdtemp())
+        atexit.register(_slurm, "stop", folder)
+        _slurm("start", folder)
+        os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
+
+
+def _slurm(verb: str, folder: Path) -> None:
+    subprocess.run([str(SCRIPTS / "slurm_local.sh"), verb, str(folder)], check=True)
+
+
+def _said(command: list[str], environment: dict[str, str] | None = None) -> str:
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def _until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether it came true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 def strange_config(root: Path, draw: random.Random) -> Outcome:
     """A configuration that somebody altered: read, or refused in words; no code runs."""
-    text = bytearray(_config(root))
+    text = bytearray(draw.choice(_texts()))
     payload = f"!!python/object/apply:os.system ['touch {root}/ran']\n".encode()
-    for _ in range(draw.randrange(1, 6)):
+    for _ in range(draw.choice([1, 1, 2, 4])):
         at = draw.randrange(len(text))
-        kind = draw.randrange(5)
+        kind = draw.choice([0, 1, 2, 3, 4, 5, 6, 6, 6])
         if kind == 0:
             text[at] = draw.randrange(256)
+        elif kind == 6:  # another value
+            colon = text.find(b": ", at)
+            if colon >= 0:
+                text[colon + 2 : text.find(b"\n", colon)] = draw.choice(
+                    [b"0", b"-1", b"3", b".5", b"null", b"true", b"x"]
+                )
         elif kind == 1:
             del text[at : at + draw.randrange(1, 200)]
         elif kind == 2:
-            text[at:at] = bytes(draw.randrange(256) for _ in range(draw.randrange(1, 20)))
+            text[at:at] = draw.randbytes(draw.randrange(1, 20))
         elif kind == 3:
             colon = text.find(b": ", at)
             if colon >= 0:
                 text[colon + 2 : colon + 2] = payload
-        else:
+        elif kind == 4:
             text[at:at] = draw.choice([b"{", b"[", b"- ", b"&a ", b"*a", b"${oc.env:HOME}", b"!!binary ", b"null"])
+        else:
+            text[at:at] = draw.choice([b"[", b"{a: ", b"- "]) * draw.choice([10, 300, 5000])
     path = root / "config.yaml"
     path.write_bytes(text)
     try:
@@ -285,33 +379,34 @@ def strange_config(root: Path, draw: random.Random) -> Outcome:
         note = "read"
     except Mismatch:
         note = "refused"
-    return {"held": sorted(os.listdir(root)) == ["config.yaml"], "note": note}
+    return {"held": os.listdir(root) == ["config.yaml"], "note": note}
 
 
-_texts: dict[Path, bytes] = {}
-
-
-def _config(root: Path) -> bytes:
-    return _texts.setdefault(root.parent, rundir.dump(compose(PICTURES)).encode())
+@functools.cache
+def _texts() -> list[bytes]:
+    return [rundir.dump(compose(sentence)).encode() for sentence in (PICTURES, PACKED)]
 
 
 def strange_checkpoint(root: Path, draw: random.Random) -> Outcome:
     """A checkpoint that somebody wrote, its hashes right: read, or refused in words; no code runs."""
-    model = torch.nn.Linear(3, 2)
-    optimizer = torch.optim.AdamW(model.parameters())
-    found = checkpoint.save(root, model, [optimizer], {"stage_index": 0, "step": 1})
-    path = found / draw.choice(checkpoint.FILES)
-    content = bytearray(path.read_bytes())
+    model, optimizer, files = _saved()
+    found = root / "checkpoint"
+    found.mkdir()
+    name = draw.choice([*checkpoint.FILES, checkpoint.MANIFEST])
+    content = bytearray(files[name])
     for _ in range(draw.randrange(1, 4)):
         at = draw.randrange(len(content))
-        content[at : at + draw.randrange(0, 9)] = bytes(draw.randrange(256) for _ in range(draw.randrange(0, 9)))
-    if path.name == "optim.pt" and draw.random() < 0.3:
+        content[at : at + draw.randrange(0, 9)] = draw.randbytes(draw.randrange(0, 9))
+    if name == "optim.pt" and draw.random() < 0.3:
         stream = io.BytesIO()
         torch.save([Payload(root / "ran")], stream)
         content = bytearray(stream.getvalue())
-    path.write_bytes(content)
-    hashes = {name: checkpoint.digest(found / name) for name in checkpoint.FILES}
-    (found / checkpoint.MANIFEST).write_text(json.dumps(hashes))
+    hashes = {
+        other: hashlib.sha256(content if other == name else files[other]).hexdigest() for other in checkpoint.FILES
+    }
+    written = {**files, checkpoint.MANIFEST: json.dumps(hashes).encode(), name: bytes(content)}
+    for other, text in written.items():
+        (found / other).write_bytes(text)
     try:
         checkpoint.verify(found)
         checkpoint.read_state(found)
@@ -321,6 +416,17 @@ def strange_checkpoint(root: Path, draw: random.Random) -> Outcome:
     except checkpoint.BrokenCheckpoint:
         note = "refused"
     return {"held": os.listdir(root) == [found.name], "note": note}
+
+
+@functools.cache
+def _saved() -> tuple[torch.nn.Module, torch.optim.Optimizer, dict[str, bytes]]:
+    """A whole checkpoint of a small model, and what it is loaded into."""
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    with tempfile.TemporaryDirectory() as folder:
+        state = {"stage_index": 0, "step": 1}
+        found = checkpoint.save(Path(folder), checkpoint.snapshot(model, [optimizer], state))
+        return model, optimizer, {path.name: path.read_bytes() for path in found.iterdir()}
 
 
 class Payload:
@@ -333,81 +439,155 @@ class Payload:
         return os.system, (f"touch {self.path}",)
 
 
-FAULTS: dict[str, tuple[Callable[[Path, random.Random], Outcome], int]] = {  # and how many runs by default
+FAULTS: dict[str, tuple[Callable[[Path, random.Random], Outcome], int]] = {  # and how many runs are wanted
     "kill_anywhere": (kill_anywhere, 30),
     "other_world": (other_world, 10),
     "kill_while_saving": (kill_while_saving, 20),
     "full_disk": (full_disk, 5),
     "broken_checkpoint": (broken_checkpoint, 5),
+    "requeued": (requeued, 3),
     "corrupt_rows": (corrupt_rows, 3),
     "dead_process": (dead_process, 3),
     "strange_config": (strange_config, 5000),
     "strange_checkpoint": (strange_checkpoint, 5000),
 }
+INPUTS = {"strange_config", "strange_checkpoint"}  # read by this program, many in a second
+PER_INPUT = 60  # seconds, after which it hangs
 
 
-def measure(name: str, runs: int, minutes: float) -> dict[str, Any]:
-    """So many runs of one fault, fewer where time is out."""
-    fault, _ = FAULTS[name]
-    outcomes: list[Outcome] = []
+def measure(name: str, runs: int, minutes: float) -> None:
+    """So many runs more of one fault, fewer where time is out; each is written down when it is over."""
+    first = begun(name).get("runs", 0)
     deadline = time.monotonic() + 60 * minutes
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(runs):
+        if name in INPUTS:
+            fuzz(name, list(range(first, first + runs)), Path(folder), deadline)
+            return
+        for number in range(first, first + runs):
             if time.monotonic() > deadline:
                 break
-            root = Path(folder) / f"{number}"
-            root.mkdir()
-            try:
-                outcomes.append(fault(root, random.Random(f"{name}-{number}")))
-            except Exception as error:
-                outcomes.append({"held": False, "note": f"{type(error).__name__}: {error}"[:300]})
-            if outcomes[-1]["held"]:
-                shutil.rmtree(root)
-            else:
-                print(name, number, outcomes[-1], *(p.read_text()[-2000:] for p in root.glob("*.txt")), flush=True)
-    notes: dict[str, int] = {}
+            started = time.monotonic()
+            outcome = one(name, number, Path(folder))
+            add(name, [outcome], time.monotonic() - started)
+
+
+def one(name: str, number: int, folder: Path) -> Outcome:
+    """One run; its number says all that is random about it."""
+    root = folder / f"{number}"
+    root.mkdir()
+    try:
+        outcome = FAULTS[name][0](root, random.Random(f"{name}-{number}"))
+    except Exception as error:
+        outcome = {"held": False, "note": f"{type(error).__name__}: {error}"[:300]}
+    if outcome["held"]:
+        shutil.rmtree(root)
+    else:
+        print(name, number, outcome, *(p.read_text()[-2000:] for p in root.glob("*.txt")), flush=True)
+    return outcome
+
+
+def fuzz(name: str, numbers: list[int], folder: Path, deadline: float) -> None:
+    """Inputs dealt out to a process for each core. One that ends its process or hangs is found, and did not hold."""
+    _texts(), _saved()
+    while numbers and time.monotonic() < deadline:
+        now, numbers = numbers[:1000], numbers[1000:]
+        started, outcomes = time.monotonic(), []
+        while now:
+            shares = [now[k :: os.cpu_count()] for k in range(os.cpu_count() or 1)]
+            notes = [folder / f"{k}.jsonl" for k in range(len(shares))]
+            work = [
+                functools.partial(_share, name, share, folder, note) for share, note in zip(shares, notes, strict=True)
+            ]
+            children = [Child(share, folder / f"{k}.said") for k, share in enumerate(work)]
+            codes = [child.wait() for child in children]
+            now = []
+            for share, note, code in zip(shares, notes, codes, strict=True):
+                found = [json.loads(line) for line in note.read_text().splitlines()]
+                left = share[len(found) :]
+                if left:
+                    print(name, left[0], f"ended its process with code {code}", flush=True)
+                    found.append({"held": False, "note": f"ended its process with code {code}"})
+                    now += left[1:]
+                outcomes += found
+        add(name, outcomes, time.monotonic() - started)
+
+
+def _share(name: str, numbers: list[int], folder: Path, note: Path) -> None:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    with note.open("w") as file:
+        for number in numbers:
+            signal.alarm(PER_INPUT)  # then this process ends
+            file.write(json.dumps(one(name, number, folder)) + "\n")
+            file.flush()
+
+
+def rows() -> dict[str, Any]:
+    path = RESULTS / "faults.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def begun(name: str) -> dict[str, Any]:
+    """What was made of a row with this code; nothing where other code made it."""
+    row: dict[str, Any] = rows().get(name, {})
+    return row if row.get("commit") == COMMIT else {}
+
+
+def add(name: str, outcomes: list[Outcome], seconds: float) -> None:
+    """Some runs more in the two files."""
+    row, (fault, wanted) = begun(name), FAULTS[name]
+    notes: dict[str, int] = row.get("notes", {})
     for outcome in outcomes:
         notes[outcome["note"]] = notes.get(outcome["note"], 0) + 1
-    return {
-        "fault": (fault.__doc__ or "").strip(),
-        "runs": len(outcomes),
-        "held": sum(outcome["held"] for outcome in outcomes),
-        "notes": notes if len(notes) < 40 else dict(list(notes.items())[:40]),
+    made = {
+        "fault": " ".join((fault.__doc__ or "").split()),
+        "wanted": wanted,
+        "runs": row.get("runs", 0) + len(outcomes),
+        "held": row.get("held", 0) + sum(outcome["held"] for outcome in outcomes),
+        "seconds": round(row.get("seconds", 0) + seconds, 1),
+        "notes": dict(list(notes.items())[:40]),
         "date": time.strftime("%Y-%m-%d"),
         "commit": COMMIT,
         "hardware": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
     }
+    write({**rows(), name: made})
+    print(f"{name}: {made['held']} of {made['runs']} held, {wanted} wanted", flush=True)
 
 
 def write(found: dict[str, Any]) -> None:
-    """The two files; rows that were not measured now stay."""
-    path = RESULTS / "faults.json"
-    rows = {**(json.loads(path.read_text()) if path.exists() else {}), **found}
-    rows = {name: rows[name] for name in FAULTS if name in rows}
-    path.write_text(json.dumps(rows, indent=1) + "\n")
+    """Rows in the order of the faults."""
+    ordered = {name: found[name] for name in FAULTS if name in found}
+    checkpoint.write_text(RESULTS / "faults.json", json.dumps(ordered, indent=1) + "\n")
     lines = ["# What a run survives", "", "Made by `python scripts/faults.py`; details in faults.json.", ""]
-    lines += ["| fault, and what must hold | runs | held | date | commit |", "| --- | --- | --- | --- | --- |"]
-    for row in rows.values():
-        commit = (row["commit"] or "")[:8]
-        lines.append(f"| {row['fault']} | {row['runs']} | {row['held']} | {row['date']} | {commit} |")
-    lines += ["", f"Hardware: {next(iter(rows.values()))['hardware']}, shared with other jobs.", ""]
-    (RESULTS / "faults.md").write_text("\n".join(lines))
+    lines += ["| fault, and what must hold | runs wanted | made | held | date | commit |"]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    for name, row in ordered.items():
+        counts = f"{FAULTS[name][1]:,} | {row['runs']:,} | {row['held']:,}"
+        lines.append(f"| {row['fault']} | {counts} | {row['date']} | {row['commit'][:8]}{row['commit'][40:]} |")
+    lines += ["", f"Hardware: {next(iter(ordered.values()))['hardware']}, shared with other jobs.", ""]
+    checkpoint.write_text(RESULTS / "faults.md", "\n".join(lines))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, help="of each fault; none: as many as its row says")
+    parser.add_argument("--runs", type=int, help="more of each fault; none: as many as are still wanted")
     parser.add_argument("--minutes", type=float, default=60.0, help="of each fault at most")
     parser.add_argument("--only", nargs="*", default=list(FAULTS), choices=list(FAULTS))
     given = parser.parse_args()
     prepare()
+    torch.set_num_threads(1)
     logging.getLogger("encdec_train").setLevel(logging.INFO)
     logging.getLogger("encdec_train").addHandler(logging.StreamHandler(sys.stdout))
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    for name in given.only:
-        found = measure(name, given.runs or FAULTS[name][1], given.minutes)
-        print(f"{name}: {found['held']} of {found['runs']} held", flush=True)
-        write({name: found})
+    try:
+        for name in given.only:
+            measure(name, given.runs or FAULTS[name][1] - begun(name).get("runs", 0), given.minutes)
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on")
+    finally:
+        for pid in Child.living:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

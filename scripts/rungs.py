@@ -149,10 +149,11 @@ HEAD = """# What the rungs measured
 Recipes at `scale=rung` on two CPU cores, each run the whole command in a process of its own, on one thread. Written by
 `python scripts/rungs.py --print` from `results/<recipe>.json`, which have date, commit, command and the curve of each run.
 A probe's value is the mean over the seeds, beside that of the untrained encoder, with the standard deviation where there
-are several seeds; the first one named is what the recipe promises. The machine was shared, so that minutes by the clock
-are upper bounds. Sizes, steps and rates are ours, taken from the demos and shortened to a few minutes; where they were
-tried out, it was on a tenth of the training rows that was held out, never on the test rows. The sets are small and the
-runs short: these numbers tell that a sentence works on real data, not what its method can reach.
+are several seeds; the first one named is what the recipe promises. Up to twenty other processes shared the two cores, so
+that minutes by the clock say little. Sizes, steps and rates are ours, mostly the demos'; where they were tried out
+(`siglip`, `mocov2`: on a tenth of the training rows that was held out; `patchtst`: by the loss in training), no test row
+was read. The sets are small and the runs short: these numbers tell that a sentence works on real data, not what its
+method can reach.
 
 | recipe | data | probe: untrained → trained | last loss of the first seed (trivial predictor) | seeds | minutes by the clock | minutes of the processor |
 |---|---|---|---|---|---|---|"""  # noqa: E501

@@ -24,6 +24,7 @@ ClusterName=here
 SlurmctldHost=$host(127.0.0.1)
 SlurmUser=root
 AuthType=auth/munge
+AuthInfo=cred_expire=10
 SlurmctldPort=$port
 SlurmdPort=$((port + 1))
 StateSaveLocation=$folder/state

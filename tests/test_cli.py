@@ -143,6 +143,28 @@ def test_sweep(capsys, tmp_path, monkeypatch):
     assert sorted(seeds) == [1, 2]
 
 
+def test_a_failed_job_is_named_and_goes_on_alone(capsys, tmp_path, monkeypatch):
+    """One has a step to look at, one was refused before anything was written, one is fine."""
+    monkeypatch.chdir(tmp_path)
+    given = [MAE, "loader.batch=8", "trainer.max_steps=2", "probe=null", "trainer.log_every=1"]
+    code, _, error = run(capsys, "-m", *given, "optim.lr=1e30,1e-3", "data.path=null,/nowhere")
+    assert code == 1
+    said = [line for line in error.splitlines() if line.startswith(("job", "3 of"))]
+    (broken,) = (path.parent for path in tmp_path.glob("runs/mae_vit/*/events.jsonl"))
+    broken = broken.relative_to(tmp_path)
+    assert said[0] == "3 of the sweep's jobs did not finish:"
+    assert said[1].startswith("job 0 (optim.lr=1e+30 data.path=null): step 2: the loss is not a finite number")
+    assert said[1].endswith(f"; alone: encdec-train resume {broken}")
+    alone = "encdec-train +recipe=mae_vit loader.batch=8 trainer.max_steps=2 'probe=[]' trainer.log_every=1"
+    for line, lr, number in ((said[2], "1e+30", 1), (said[3], "0.001", 3)):
+        assert line.startswith(f"job {number} (optim.lr={lr} data.path=/nowhere): ") and "Traceback" not in line
+        assert line.endswith(f"; alone: {alone} optim.lr={lr} data.path=/nowhere")
+    code, out, _ = run(capsys, "runs", "--json")
+    assert [found["status"] for found in json.loads(out)] == ["not finished", "finished"]
+    code, _, error = run(capsys, "resume", str(broken))
+    assert code == 1 and "step 2: the loss is not a finite number" in error
+
+
 def test_show_as_json(capsys):
     code, out, _ = run(capsys, "show", MAE, "scale=paper", "--json")
     facts = json.loads(out)

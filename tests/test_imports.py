@@ -33,6 +33,7 @@ LAYERS = (
     ("export",),
     ("train",),
     ("errors", "catalogue", "verify", "doctor", "handover"),
+    ("sweep",),
     ("launch",),
     ("show", "preview"),
     ("cli",),

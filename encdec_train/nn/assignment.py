@@ -44,6 +44,7 @@ class AssignmentConfig:
 class Assignment(nn.Module):
     """A teacher's scores (M,K) -> distributions (M,K) without gradient, over the rows of all ranks."""
 
+    assigns = True  # distributions, which a collapse would make alike
     centre: Tensor  # (K,) moving mean of the teacher's scores
     done: Tensor  # () int64 training steps
 

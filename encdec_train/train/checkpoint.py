@@ -11,15 +11,16 @@ import json
 import math
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
-from encdec_train.types import Halted
+from encdec_train.types import Halted, map_tensors
 
 MANIFEST = "manifest.json"
 FILES = ("model.safetensors", "optim.pt", "state.json")  # that a manifest names
@@ -30,12 +31,41 @@ class BrokenCheckpoint(ValueError):
     """A checkpoint that is not what was written."""
 
 
-def save(folder: Path, parts: nn.Module, optimizers: list[torch.optim.Optimizer], state: dict[str, Any]) -> Path:
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a checkpoint holds."""
+
+    weights: dict[str, Tensor]  # of all parts and teachers
+    optimizers: list[dict[str, Any]]
+    state: dict[str, Any]  # where the run is
+
+
+def snapshot(
+    parts: nn.Module, optimizers: list[torch.optim.Optimizer], state: dict[str, Any], *, copied: bool = False
+) -> Snapshot:
+    """The run as it is, in host memory; with `copied` nothing of it changes while training goes on."""
+
+    def to_host(tensor: Tensor) -> Tensor:
+        tensor = tensor.detach()
+        if tensor.device.type == "cpu":
+            return tensor.clone() if copied else tensor
+        pinned = torch.empty_like(tensor, device="cpu", pin_memory=True)
+        return pinned.copy_(tensor, non_blocking=True)
+
+    weights = map_tensors(dict(parts.state_dict()), to_host)
+    states = map_tensors([optimizer.state_dict() for optimizer in optimizers], to_host)
+    if torch.cuda.is_initialized():
+        torch.cuda.current_stream().synchronize()  # the copies are whole
+    return Snapshot(weights, states, state)
+
+
+def save(folder: Path, found: Snapshot) -> Path:
     """Write one checkpoint under `folder`.
 
     Raises:
         Halted: it cannot be written. Those before it are as they were.
     """
+    state = found.state
     name = f"{state['stage_index']:02d}-{state['step']:08d}"
     work, final = folder / f".{name}.tmp", folder / name
     try:
@@ -43,7 +73,7 @@ def save(folder: Path, parts: nn.Module, optimizers: list[torch.optim.Optimizer]
         for leftover in folder.glob(".*.tmp"):
             shutil.rmtree(leftover)
         work.mkdir()
-        _write(work, parts, optimizers, state)
+        _write(work, found)
         if final.exists():  # a broken one of this step, passed over by a resume
             final.rename(folder / f".{name}.old.tmp")
         work.rename(final)
@@ -58,10 +88,10 @@ def save(folder: Path, parts: nn.Module, optimizers: list[torch.optim.Optimizer]
     return final
 
 
-def _write(work: Path, parts: nn.Module, optimizers: list[torch.optim.Optimizer], state: dict[str, Any]) -> None:
-    save_file({k: v.contiguous() for k, v in parts.state_dict().items()}, work / "model.safetensors")
-    torch.save([optimizer.state_dict() for optimizer in optimizers], work / "optim.pt")
-    (work / "state.json").write_text(json.dumps(state, indent=1))
+def _write(work: Path, found: Snapshot) -> None:
+    save_file({name: value.contiguous() for name, value in found.weights.items()}, work / "model.safetensors")
+    torch.save(found.optimizers, work / "optim.pt")
+    (work / "state.json").write_text(json.dumps(found.state, indent=1))
     hashes = {path.name: digest(path) for path in sorted(work.iterdir())}
     (work / MANIFEST).write_text(json.dumps(hashes, indent=1))
     for path in work.iterdir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from encdec_train.registry import optimizers as optimizer_registry
 from encdec_train.rng import Rng, key_of
 from encdec_train.step import Parts, Step
 from encdec_train.train.frozen import to_device
-from encdec_train.train.spread import Spread, line_due, spread
+from encdec_train.train.spread import Entropy, Spread, line_due, spread, watched
 from encdec_train.types import Batch, Term
 
 Terms = dict[str, Term]
@@ -78,6 +79,7 @@ class PretrainModule(LightningModule):
         self.last_norm: Tensor | None = None
         self.last_rate = 0.0
         self.last_spread: Spread = {}
+        self.last_entropy: Entropy = {}
         self.losses = torch.zeros(2, dtype=torch.float64, device=next(parts.parameters()).device)  # sum and count
         self.first_bad = torch.full((), torch.iinfo(torch.int64).max, device=next(parts.parameters()).device)
         freeze(parts, stage.freeze)
@@ -111,7 +113,10 @@ class PretrainModule(LightningModule):
         kept = self._spoilable()
         for optimizer in self._optimizers():
             optimizer.zero_grad()
-        terms = self._whole(number, batch.micro[0]) if len(batch.micro) == 1 else self._parted(number, batch.micro)
+        due = line_due(self.done + 1, self.steps, self.config.trainer.log_every)
+        looking: AbstractContextManager[Entropy] = watched(self.parts) if due else nullcontext({})
+        with looking as self.last_entropy:
+            terms = self._whole(number, batch.micro[0]) if len(batch.micro) == 1 else self._parted(number, batch.micro)
         loss = total_loss(terms).detach()
         self.seen, self.seen_terms = self.done + 1, terms
         if self.guarded and not self._finite(loss):

@@ -240,6 +240,12 @@ def is_first() -> bool:
     return world()[0] == 0
 
 
+def meet() -> None:
+    """All processes come here before any goes on."""
+    if world()[1] > 1:
+        dist.barrier()
+
+
 class Tally:
     """Numbers that the ranks add up. Of several ranks they are heard one step late, so that no device is waited for."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from encdec_train.train import checkpoint, ranks, rundir
 from encdec_train.train.assembly import Run, assemble, evaluate, reopen
 from encdec_train.train.callbacks.metrics import read_metrics
 from encdec_train.train.callbacks.sinks import check_loggers, open_sinks
+from encdec_train.train.callbacks.watch import EVENTS
 from encdec_train.train.frozen import to_device
 from encdec_train.train.samples import write_samples
 from encdec_train.train.stages import legs, train_stages
@@ -32,12 +33,15 @@ log = logging.getLogger("encdec_train")
 THROUGHPUT = ("samples_per_s", "tokens_per_s", "data_wait", "pad_fraction", "mfu")
 
 
-def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
+def train(
+    config: TrainConfig, *, scales: Sequence[str] = (), tell: Callable[[Path], None] = lambda folder: None
+) -> dict[str, Any]:
     """Train a whole sentence in a new run directory and return its summary; nothing where another process writes it.
 
     Args:
         config: of the whole run.
         scales: lines that say what the scales of this sentence are.
+        tell: is told the run directory before anything is trained.
 
     A job that SLURM requeued goes on with the run that it began before.
 
@@ -51,6 +55,7 @@ def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
         return {}
     begun = rundir.requeued(config)
     if begun is not None:
+        tell(begun)
         return resume(begun)
     transform = make_transform(config)
     wiring = check(config, transform.specs())
@@ -59,6 +64,7 @@ def train(config: TrainConfig, *, scales: Sequence[str] = ()) -> dict[str, Any]:
     check_loggers(config)
     rows = open_rows(config.data)
     folder = rundir.create(config)
+    tell(folder)
     try:
         with _logging_to(folder):
             for line in scales:
@@ -251,10 +257,10 @@ class _logging_to:
 
 
 def _discard(folder: Path) -> None:
-    """Leave nothing half-made: a run that failed before its first checkpoint is removed."""
+    """Leave nothing half-made: a run without a checkpoint is removed, unless there is a step to replay."""
     import shutil
 
-    if not checkpoint.names(folder / "checkpoints"):
+    if not checkpoint.names(folder / "checkpoints") and not (folder / EVENTS).exists():
         shutil.rmtree(folder, ignore_errors=True)
         for parent in list(folder.parents)[:2]:  # the recipe's folder and the root, if this run made them
             if parent.is_dir() and not any(parent.iterdir()) and not parent.is_mount():

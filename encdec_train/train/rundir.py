@@ -26,6 +26,8 @@ from encdec_train.train import slurm
 from encdec_train.train.checkpoint import names, write_text
 from encdec_train.types import Mismatch
 
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # plain values only
+
 
 def create(config: TrainConfig) -> Path:
     """A new folder `<root>/<recipe>/<name>`; an unnamed run is named by time, or SLURM job, and configuration."""
@@ -111,14 +113,14 @@ def load(path: Path) -> TrainConfig:
         Mismatch: it is not a configuration of this version.
     """
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        plain = yaml.load(path.read_text(encoding="utf-8"), Loader)
         for noun in NAMED:
             for name, part in plain[noun].items():
                 plain[noun][name] = _typed(noun, part)
         for noun in SINGLE:
             plain[noun] = _typed(noun, plain[noun])
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainConfig), plain))
-    except (OSError, KeyError, TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise Mismatch(f"{path}: not a configuration of this version ({error})") from error
     except OmegaConfBaseException as error:
         raise Mismatch(f"{path}: not a configuration of this version ({error.msg})") from error
@@ -133,8 +135,8 @@ CHANGEABLE = {
         "threads",
     ),
     "loader": ("workers",),
-    "checkpoint": ("every", "keep", "keep_every"),
-    "guard": ("nonfinite", "limit", "spike", "spread"),
+    "checkpoint": ("every", "keep", "keep_every", "background"),
+    "guard": ("nonfinite", "limit", "spike", "spread", "entropy"),
 }
 
 

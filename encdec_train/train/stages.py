@@ -171,7 +171,6 @@ def make_rows(run: Run, module: PretrainModule, stop: int) -> DataLoader[Drawn]:
 
 def _fit(run: Run, leg: Leg, mark: Mark, module: PretrainModule, taken: Mapping[str, int], started: float) -> None:
     config, batch = run.config, run.config.loader.batch
-    watch = Watch(run.folder, config.guard, leg.name, offset=leg.offset, skipped=mark.skipped)
     unread = Unread(batch, config.data.max_skipped, mark.unread)
 
     def elapsed() -> float:
@@ -198,6 +197,7 @@ def _fit(run: Run, leg: Leg, mark: Mark, module: PretrainModule, taken: Mapping[
         first=config.guard.nonfinite is Nonfinite.rollback and mark.checkpoint is None,
         score=None if best in (None, "loss") else lambda: _score(run, best),
     )
+    watch = Watch(run.folder, config.guard, leg.name, offset=leg.offset, skipped=mark.skipped, settle=saver.wait)
     callbacks: list[Any] = [watch, unread, saver, Stopper(saver, run.folder)]
     if mark.checkpoint is not None:
         callbacks.append(Restorer(mark.checkpoint))
@@ -253,6 +253,7 @@ def _back(run: Run, leg: Leg, module: PretrainModule, error: NotFinite) -> Mark:
         write_event(run.folder, "nonfinite", step, str(error))
     if not rollback:
         raise Halted(f"step {step}: {error}; nothing was saved since then (guard.nonfinite=skip or rollback goes on)")
+    ranks.meet()  # the first process has written what it was writing
     found, _ = checkpoint.newest(run.folder / "checkpoints")
     mark = Mark.of(found)
     log.warning("step %d: %s; back to %s, with other data", step, error, found.name)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 from collections import deque
@@ -11,6 +12,7 @@ import torch
 
 from encdec_train.train import checkpoint
 from encdec_train.train.assembly import reopen
+from encdec_train.train.callbacks import watch
 from encdec_train.train.callbacks.metrics import read_metrics
 from encdec_train.train.callbacks.unread import Unread
 from encdec_train.train.callbacks.watch import LINES, spiked
@@ -165,6 +167,28 @@ def test_vectors_that_agree_are_said(whole, tmp_path, caplog):
     assert (event["step"], event["kind"]) == (1, "collapsed")
 
 
+def test_distributions_that_agree_are_said(tmp_path, monkeypatch):
+    """After some lines; a teacher whose scores are all zero gives each row what its centre says."""
+    monkeypatch.setattr(watch, "LINES", 2)
+    config = small("dino", tmp_path, "probe=null", "loader.batch=4", "guard.spike=null", "guard.spread=null", steps=3)
+    run = assembled(config, tmp_path)
+    train_stages(run, None, 0.0)
+    assert not (tmp_path / "events.jsonl").exists()
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert all(0 < line["entropy"]["loss.main.rows"] < line["entropy"]["loss.main.mean"] < 1 for line in lines)
+    with torch.no_grad():
+        for parameter in run.parts.get("head", "prototypes", "ema").parameters():
+            parameter.zero_()
+    monkeypatch.setattr(run.parts, "update_teacher", lambda *_: None)
+    train_stages(run, None, 0.0)
+    (event,) = events(tmp_path)
+    assert (event["step"], event["kind"]) == (3, "collapsed")
+    assert re.fullmatch(
+        r"distributions of loss.main are alike: entropy (\S+) of log K each, \1 together", event["text"]
+    )
+    assert event["replay"] == f"encdec-train replay {tmp_path} 3"
+
+
 def test_too_many_unread_rows_end_the_run():
     class Module:
         device, done = torch.device("cpu"), 1
@@ -182,7 +206,7 @@ def test_too_many_unread_rows_end_the_run():
 def test_what_is_kept(tmp_path):
     for step, score in ((2, 0.1), (4, 0.9), (6, 0.2), (8, 0.3), (10, 0.4), (12, 0.5)):
         state = {"stage_index": 0, "step": step, "score": score}
-        checkpoint.save(tmp_path, torch.nn.Linear(2, 2), [], state)
+        checkpoint.save(tmp_path, checkpoint.snapshot(torch.nn.Linear(2, 2), [], state))
         if step == 2:
             checkpoint.pin(tmp_path / "00-00000002")
         checkpoint.prune(tmp_path, keep=1, every=6, best=True)
@@ -201,13 +225,13 @@ def test_the_best_by_its_loss_is_kept(tmp_path):
 
 def test_a_full_disk_leaves_what_was_there(tmp_path):
     state = {"stage_index": 0, "step": 1}
-    checkpoint.save(tmp_path, torch.nn.Linear(50, 50), [], state)
+    checkpoint.save(tmp_path, checkpoint.snapshot(torch.nn.Linear(50, 50), [], state))
 
     def fill():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
         try:
-            checkpoint.save(tmp_path, torch.nn.Linear(50, 50), [], {**state, "step": 2})
+            checkpoint.save(tmp_path, checkpoint.snapshot(torch.nn.Linear(50, 50), [], {**state, "step": 2}))
         except Halted as stopped:
             return str(stopped)
 

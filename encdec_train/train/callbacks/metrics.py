@@ -17,7 +17,7 @@ Sink = Callable[[dict[str, Any]], None]
 
 
 class Metrics(Callback):
-    """Writes loss, terms, learning rate, spread, samples per second and the share of time spent waiting for data.
+    """Writes loss, terms, learning rate, spread, entropy, samples per second and the share of time without data.
 
     A resumed run cuts the file back to its checkpoint first, so that the curve is continuous.
 
@@ -87,6 +87,10 @@ class Metrics(Callback):
             line["gradient_norm"] = module.last_norm.item()
         if module.last_spread:
             line["spread"] = {name: round(value.item(), 4) for name, value in module.last_spread.items()}
+        if module.last_entropy:  # of the mean distribution, and what is left of it for a row on average
+            line["entropy"] = {}
+            for name, (mean, rows) in module.last_entropy.items():
+                line["entropy"] |= {f"{name}.mean": round(mean.item(), 5), f"{name}.rows": round(rows.item(), 5)}
         assert self.file is not None
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()

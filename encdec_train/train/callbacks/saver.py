@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from encdec_train.config import CheckpointConfig
 from encdec_train.train import checkpoint
+from encdec_train.train.background import Background
+from encdec_train.types import Halted
+
+log = logging.getLogger("encdec_train")
 
 
 class Restorer(Callback):
@@ -24,7 +30,7 @@ class Restorer(Callback):
 
 
 class Saver(Callback):
-    """Saves the module's parts, optimisers and place. The first process writes and all wait for it.
+    """Saves the module's parts, optimisers and place. The first process writes: beside the training, if it is to.
 
     Args:
         state: gives what else is kept (stage, step, seconds).
@@ -43,14 +49,16 @@ class Saver(Callback):
     ) -> None:
         self.folder, self.config = folder, config
         self.state, self.first, self.score = state, first, score
-        self.seconds = 0.0
+        self.seconds = 0.0  # for which the training waited
         self.saved: int | None = None  # step of the newest checkpoint
+        self.writing = Background("checkpoint")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.first:
             self.save(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        self.writing.check()
         if pl_module.done % self.config.every == 0 or pl_module.done == pl_module.steps:
             self.save(trainer, pl_module)
 
@@ -63,9 +71,38 @@ class Saver(Callback):
         mean = module.mean_loss()
         if trainer.is_global_zero:
             score = {"score": self.score() if self.score else -mean} if self.config.best else {}
-            checkpoint.save(self.folder, module.parts, trainer.optimizers, {**self.state(module), **score})
-            best = self.config.best is not None
-            checkpoint.prune(self.folder, keep=self.config.keep, every=self.config.keep_every, best=best)
-        trainer.strategy.barrier()
+            state = {**self.state(module), **score}
+            copied = self.config.background
+            found = checkpoint.snapshot(module.parts, trainer.optimizers, state, copied=copied)
+            self.writing.start(partial(self._write, found))
+            if not copied:
+                self.writing.wait()
         self.saved = module.done
         self.seconds += time.perf_counter() - started
+
+    def _write(self, found: checkpoint.Snapshot) -> None:
+        checkpoint.save(self.folder, found)
+        best = self.config.best is not None
+        checkpoint.prune(self.folder, keep=self.config.keep, every=self.config.keep_every, best=best)
+
+    def wait(self) -> None:
+        """Until the newest checkpoint is whole.
+
+        Raises:
+            Halted: it cannot be written.
+        """
+        started = time.perf_counter()
+        self.writing.wait()
+        self.seconds += time.perf_counter() - started
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.wait()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """The run ends by another fault; that nothing could be saved either is said, or was why, as a disk is full."""
+        try:
+            self.wait()
+        except Halted as stopped:
+            if isinstance(exception, OSError):
+                raise
+            log.error("%s", stopped)

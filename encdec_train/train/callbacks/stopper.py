@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from encdec_train.train import slurm
+from encdec_train.train import ranks, slurm
 from encdec_train.train.callbacks.saver import Saver
 
 log = logging.getLogger("encdec_train")
@@ -59,6 +59,8 @@ class Stopper(Callback):
         if told is None:
             return
         self.saver.save(trainer, pl_module)
+        self.saver.wait()
+        ranks.meet()  # the first process takes one that ends while it writes for dead
         self.told = None
         self._give_back()
         _end(told, self.run, pl_module.done)

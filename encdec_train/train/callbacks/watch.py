@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,6 +20,7 @@ from encdec_train.types import Halted
 
 log = logging.getLogger("encdec_train")
 LINES = 20  # of metrics: what a spike is measured against, and the pause after a warning of one kind
+EVENTS = "events.jsonl"  # of a run
 PINS = 5  # checkpoints that are kept for warnings
 
 
@@ -30,11 +32,21 @@ class Watch(Callback):
         stage: its name.
         offset: steps of the stages before this one.
         skipped: steps of this stage that changed nothing before it went on.
+        settle: waits until the newest checkpoint is whole.
     """
 
-    def __init__(self, folder: Path, config: GuardConfig, stage: str, *, offset: int, skipped: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: GuardConfig,
+        stage: str,
+        *,
+        offset: int,
+        skipped: int,
+        settle: Callable[[], None],
+    ) -> None:
         self.folder, self.config, self.stage, self.offset = folder, config, stage, offset
-        self.skipped = skipped
+        self.skipped, self.settle = skipped, settle
         self.losses: deque[float] = deque(maxlen=LINES)
         self.silent: dict[str, int] = {}  # kind: lines until it may be said again
 
@@ -43,6 +55,7 @@ class Watch(Callback):
         spike = spiked(line["loss"], self.losses, self.config.spike)
         if spike is not None:
             self.warn("spike", line["step"], spike)
+        warm = len(self.losses) == LINES
         self.losses.append(line["loss"])
         for name, value in line.get("spread", {}).items():
             if name.endswith(".codes"):
@@ -50,6 +63,16 @@ class Watch(Callback):
                     self.warn("collapsed", line["step"], f"path {name} uses one code")
             elif self.config.spread is not None and value < self.config.spread:
                 self.warn("collapsed", line["step"], f"vectors of path {name} differ by {value:.2g} of their length")
+        if warm:  # untrained ones hardly differ
+            self.compare(line["step"], line.get("entropy", {}))
+
+    def compare(self, step: int, entropy: Mapping[str, float]) -> None:
+        """Distributions that are the same for all rows, be it one choice or no choice."""
+        for name in (key.removesuffix(".mean") for key in entropy if key.endswith(".mean")):
+            mean, rows = entropy[f"{name}.mean"], entropy[f"{name}.rows"]
+            if self.config.entropy is not None and mean - rows < self.config.entropy:
+                text = f"distributions of {name} are alike: entropy {rows:.3g} of log K each, {mean:.3g} together"
+                self.warn("collapsed", step, text)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         if pl_module.skipped == self.skipped:
@@ -64,6 +87,7 @@ class Watch(Callback):
         if not is_first() or kind in self.silent:
             return
         self.silent[kind] = LINES
+        self.settle()
         write_event(self.folder, kind, step, text)
 
 
@@ -76,7 +100,7 @@ def write_event(folder: Path, kind: str, step: int, text: str) -> None:
     replay = f"encdec-train replay {folder} {step}"
     log.warning("step %d, %s: %s; to look at it again: %s", step, kind, text, replay)
     event = {"step": step, "kind": kind, "text": text, "replay": replay, "time": time.strftime("%Y-%m-%dT%H:%M:%S")}
-    with (folder / "events.jsonl").open("a", encoding="utf-8") as file:
+    with (folder / EVENTS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(event) + "\n")
 
 
