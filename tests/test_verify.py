@@ -1,6 +1,7 @@
 """The verdict: met, below, not comparable, and what cannot be judged at all."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -115,6 +116,18 @@ def test_nothing_promised(run, capsys):
 def test_a_number_without_its_protocol_is_no_contract():
     with pytest.raises(Mismatch, match=r"rung.value=0.5 without a protocol: no verdict"):
         contract_of("x", "rung", PaperConfig(), RungConfig(value=0.5, metric="knn"))
+
+
+def test_an_old_promise_that_a_run_carries_is_not_held(run, capsys):
+    file = run[0] / "config.yaml"
+    old = "rung: {value: 0.5, metric: knn, protocol: old}"
+    text = re.sub(r"^rung:.*\n(?:  .*\n)*", f"{old}\n", file.read_text(), flags=re.M)
+    file.write_text(text.replace("scale: demo", "scale: rung"))
+    assert rundir.load(file).rung.value == 0.5
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["verify", str(run[0])])
+    assert ended.value.code == 2
+    assert "recipe 'mae_vit' promises no number at scale=rung" in capsys.readouterr().err
 
 
 RUNGS = {
