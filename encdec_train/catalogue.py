@@ -43,7 +43,7 @@ Commands
 
 Scales
   scale=demo    (default) tiny parts, data that ships with the package, about a minute on two CPU cores
-  scale=rung    a small public data set, at most an hour on one GPU
+  scale=rung    a small public data set: minutes on two CPU cores, or at most an hour on one GPU
   scale=paper   the published model, data and schedule
 
 Overrides
@@ -160,7 +160,7 @@ def as_text(entries: list[Entry], width: int | None = None) -> str:
 
 
 def _cells(entry: Entry) -> list[str]:
-    """Name and summary; of a recipe also its paper, what that reports, what it promises and what was measured."""
+    """Name and summary; of a recipe also its paper, what that reports, what was measured or else promised."""
     if entry.noun != "recipe":
         return [entry.name, entry.summary]
     arxiv = entry.paper.get("arxiv")
@@ -168,7 +168,7 @@ def _cells(entry: Entry) -> list[str]:
         entry.name,
         f"arXiv:{arxiv}" if arxiv else "",
         _claim(entry.paper),
-        _claim(entry.rung),
+        "" if "rung" in entry.measured else _claim(entry.rung),
         _measured(entry.measured),
         entry.summary,
     ]

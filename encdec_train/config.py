@@ -26,7 +26,7 @@ class Scale(Enum):
     """How large a sentence is said."""
 
     demo = "demo"  # a minute on two CPU cores, on an embedded data set
-    rung = "rung"  # a public data set, at most an hour on one GPU
+    rung = "rung"  # a public data set: minutes on two CPU cores or, larger, at most an hour on one GPU
     paper = "paper"  # the published model, data and schedule
 
 
@@ -220,7 +220,8 @@ class RungConfig:
     lower: bool = False  # a lower value is better
     protocol: str | None = None  # as the probe words it, with its numbers
     hardware: str | None = None
-    minutes: float | None = None
+    minutes: float | None = None  # of the whole command by the clock, the mean over the seeds
+    processor_minutes: float | None = None  # the same of all cores together: other work on the machine adds nothing
     commit: str | None = None
 
 

@@ -157,6 +157,9 @@ def verify_command(arguments: Sequence[str]) -> int:
     prepare()
     verify.require_finished(run)
     config = rundir.load(run / "config.yaml")
+    if config.recipe_name is not None:  # what the recipe promises now, not when the run began
+        today = compose([f"+recipe={config.name}", f"scale={config.scale.name}"])
+        config.paper, config.rung = today.paper, today.rung
     promised = promise(config)
     if promised.contract is None:
         where = f"recipe '{config.name}' promises no number at scale={config.scale.name}"

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ RESULTS = Path(__file__).parents[1] / "results"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def one(recipe: str, seed: int, root: Path, threads: int) -> dict[str, Any]:
-    """Run one demo and read its summary."""
-    command = ["-m", "encdec_train.cli", f"+recipe={recipe}", f"seed={seed}", f"run.root={root}", f"run.name=s{seed}"]
+def one(recipe: str, seed: int, root: Path, threads: int, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Run one recipe, a demo if the overrides do not say otherwise, and read its summary."""
+    own = [f"+recipe={recipe}", *overrides, f"seed={seed}", f"run.root={root}", f"run.name=s{seed}"]
+    command = ["-m", "encdec_train.cli", *own]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL, env=environment)

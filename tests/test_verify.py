@@ -1,15 +1,17 @@
 """The verdict: met, below, not comparable, and what cannot be judged at all."""
 
 import json
+import re
 import shutil
 
 import pytest
+import yaml
 
 from encdec_train import cli, paths
 from encdec_train.config import PaperConfig, RungConfig
 from encdec_train.launch import promise, settle
 from encdec_train.plain import ABSENT, differences, flatten
-from encdec_train.results import Claim
+from encdec_train.results import Claim, claims, entry
 from encdec_train.train import rundir
 from encdec_train.train.run import train
 from encdec_train.types import Mismatch
@@ -114,6 +116,37 @@ def test_nothing_promised(run, capsys):
 def test_a_number_without_its_protocol_is_no_contract():
     with pytest.raises(Mismatch, match=r"rung.value=0.5 without a protocol: no verdict"):
         contract_of("x", "rung", PaperConfig(), RungConfig(value=0.5, metric="knn"))
+
+
+def test_an_old_promise_that_a_run_carries_is_not_held(run, capsys):
+    file = run[0] / "config.yaml"
+    old = "rung: {value: 0.5, metric: knn, protocol: old}"
+    text = re.sub(r"^rung:.*\n(?:  .*\n)*", f"{old}\n", file.read_text(), flags=re.M)
+    file.write_text(text.replace("scale: demo", "scale: rung"))
+    assert rundir.load(file).rung.value == 0.5
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["verify", str(run[0])])
+    assert ended.value.code == 2
+    assert "recipe 'mae_vit' promises no number at scale=rung" in capsys.readouterr().err
+
+
+RUNGS = {
+    file.stem: block
+    for file in sorted(paths.RECIPES.glob("*.yaml"))
+    if (block := yaml.safe_load(file.read_text(encoding="utf-8")).get("rung"))
+}
+
+
+@pytest.mark.parametrize("recipe", RUNGS)
+def test_a_recipe_promises_what_was_measured_of_it(recipe):
+    promised, found = RungConfig(**RUNGS[recipe]), entry(recipe, "rung")
+    measured = next(claim for claim in claims(found) if claim.metric == promised.metric)
+    assert promised.rows == found["runs"][0]["rows"]
+    assert (promised.protocol, promised.seeds, promised.lower) == (measured.protocol, measured.seeds, measured.lower)
+    assert (promised.value, promised.spread) == pytest.approx((measured.value, measured.spread), abs=5e-5)
+    assert all(
+        run["probes"][promised.metric]["untrained"] < run["probes"][promised.metric]["value"] for run in found["runs"]
+    )
 
 
 def test_a_paper_s_protocol_is_its_own():
