@@ -23,9 +23,9 @@ from encdec_train.data.transform import Transform
 from encdec_train.export.encoder import Encoder
 from encdec_train.export.held import Held
 from encdec_train.export.hf.save import equal
-from encdec_train.export.library import need
 from encdec_train.export.onnx.doors import Door, door
 from encdec_train.kernels import backend
+from encdec_train.library import need
 from encdec_train.nn.borrowed import line
 from encdec_train.nn.pool import Pool, pool
 from encdec_train.rng import Rng

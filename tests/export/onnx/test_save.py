@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from encdec_train.export.library import need
 
 from encdec_train.data.example import Example, collate
 from encdec_train.export.encoder import load
 from encdec_train.export.onnx import save as onnx
 from encdec_train.handover import export
+from encdec_train.library import need
 from encdec_train.train.run import train
 from encdec_train.types import Mismatch
 from tests.runs import small
