@@ -27,7 +27,7 @@ def test_attention_fits_hopper(tmp_path: Path) -> None:
     """A spread of what `check_kernels.py --compile` does for all."""
     path = tmp_path / "found.json"
     done = script(
-        "check", "--compile", "--op", "attention", "--arch", "90", "--only", "bfloat16 64", "--json", str(path)
+        "check", "--compile", "--op", "attention", "--arch", "90", "--only", "bfloat16 64, tiles", "--json", str(path)
     )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads(path.read_text())["rows"]
