@@ -10,25 +10,10 @@ from encdec_train.kernels import blocks
 from encdec_train.kernels.backend import Backend, using
 from encdec_train.kernels.blocks import Rectangles, Targets
 from encdec_train.rng import Rng
+from tests.twins import rng, twice
 
 GRIDS = [(1, 1), (1, 17), (7, 9), (5, 13), (10, 13), (14, 14), (33, 40)]
 TABLE = torch.tensor(blocks.ratios(0.3))
-
-
-def rng(step=8):
-    return Rng(3, torch.tensor(step))
-
-
-def twice(make):
-    """By the kernel and by the twin: same numbers, types and shapes. Returns them."""
-    plain = make()
-    with using(backend=Backend.triton, strict=True):
-        kernel = make()
-    sides = [side if isinstance(side, tuple) else (side,) for side in (plain, kernel)]
-    for one, other in zip(*sides, strict=True):
-        assert one.dtype == other.dtype
-        assert torch.equal(one, other)
-    return plain
 
 
 def how(n, ratio=0.4, **changes):

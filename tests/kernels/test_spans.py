@@ -8,28 +8,13 @@ import torch
 from encdec_train.kernels import spans
 from encdec_train.kernels.backend import Backend, using
 from encdec_train.rng import Rng
+from tests.twins import rng, twice
 
 SIZES = [(1, 1), (3, 17), (2, 63), (4, 65), (2, 130)]
 
 
-def rng(step=8):
-    return Rng(3, torch.tensor(step))
-
-
 def keys(rows, n):
     return torch.arange(rows)[:, None].expand(rows, n) * 7919, torch.arange(n).expand(rows, n)
-
-
-def twice(make):
-    """By the kernel and by the twin: same numbers, types and shapes. Returns them."""
-    plain = make()
-    with using(backend=Backend.triton, strict=True):
-        kernel = make()
-    sides = [side if isinstance(side, tuple) else (side,) for side in (plain, kernel)]
-    for one, other in zip(*sides, strict=True):
-        assert one.dtype == other.dtype
-        assert torch.equal(one, other)
-    return plain
 
 
 @pytest.mark.parametrize(("rows", "n"), SIZES)

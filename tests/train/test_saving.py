@@ -23,13 +23,13 @@ def hold(monkeypatch):
     """A checkpoint is written after the step behind it only; says how many are being written, now and at most."""
     save, step, taken, busy = checkpoint.save, PretrainModule.training_step, [0], [0, 0]
 
-    def slowly(folder, found):
+    def slowly(folder, found, *group):
         busy[0] += 1
         busy[1] = max(busy)
         deadline = time.monotonic() + 60
         while taken[0] <= found.state["step"] < STEPS and time.monotonic() < deadline:
             time.sleep(0.001)
-        save(folder, found)
+        save(folder, found, *group)
         busy[0] -= 1
 
     def training_step(self, batch, index):
@@ -103,9 +103,9 @@ def test_a_full_disk_is_named_whoever_met_it_first(tmp_path, monkeypatch):
 def test_a_signal_waits_for_it(tmp_path, monkeypatch):
     save, step = checkpoint.save, PretrainModule.training_step
 
-    def slowly(folder, found):
+    def slowly(folder, found, *group):
         time.sleep(0.3)
-        save(folder, found)
+        save(folder, found, *group)
 
     def training_step(self, batch, index):
         if self.done == 2:
@@ -122,9 +122,9 @@ def test_a_signal_waits_for_it(tmp_path, monkeypatch):
 def test_a_fault_waits_for_it(tmp_path, monkeypatch):
     save, step = checkpoint.save, PretrainModule.training_step
 
-    def slowly(folder, found):
+    def slowly(folder, found, *group):
         time.sleep(0.3)
-        save(folder, found)
+        save(folder, found, *group)
 
     def training_step(self, batch, index):
         if self.done == 2:
@@ -143,16 +143,18 @@ def test_killed_while_it_is_written(tmp_path, monkeypatch):
     train_stages(run_of(tmp_path / "whole"), None, 0.0)
     child = os.fork()
     if child == 0:
-        write = checkpoint._write
+        sync = checkpoint.sync
 
-        def killed(work, found):
-            write(work, found)
-            if found.state["step"] == 4:
+        def killed(path):
+            sync(path)
+            if path.name == ".00-00000004.tmp":
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        monkeypatch.setattr(checkpoint, "_write", killed)
-        train_stages(run_of(tmp_path / "killed"), None, 0.0)
-        os._exit(0)
+        monkeypatch.setattr(checkpoint, "sync", killed)
+        try:
+            train_stages(run_of(tmp_path / "killed"), None, 0.0)
+        finally:
+            os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     saved = tmp_path / "killed" / "checkpoints"
     assert [path.name for path in saved.glob(".*.tmp")] == [".00-00000004.tmp"]
