@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from enum import Enum
 from importlib.metadata import version
@@ -30,13 +31,23 @@ def scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, fl
         Mismatch: a library is not installed.
     """
     found = {score.value: _sacre(score).corpus_score(hypotheses, [references]).score for score in SACRE}
-    scorer = need("rouge_score.rouge_scorer", "scores", ASKED_BY).RougeScorer([score.value for score in ROUGE])
+    scorer = _rouge()
     pairs = list(zip(references, hypotheses, strict=True))
     rows = [scorer.score(*pair) for pair in pairs]
     for score in ROUGE:
         found[score.value] = 100 * sum(row[score.value].fmeasure for row in rows) / len(rows)
     found[TextScore.exact.value] = 100 * sum(a.strip() == b.strip() for a, b in pairs) / len(pairs)
     return found
+
+
+def _rouge() -> Any:
+    """The scorer. While it is made absl, which it logs with, finds a handler and does not make one for all of logging."""
+    quiet = logging.NullHandler()
+    logging.root.addHandler(quiet)
+    try:
+        return need("rouge_score.rouge_scorer", "scores", ASKED_BY).RougeScorer([score.value for score in ROUGE])
+    finally:
+        logging.root.removeHandler(quiet)
 
 
 SACRE = (TextScore.bleu, TextScore.chrf)

@@ -209,7 +209,8 @@ def _fit(run: Run, leg: Leg, mark: Mark, module: PretrainModule, taken: Mapping[
         group=ranks.beside(config.trainer) if config.trainer.sharded else None,
     )
     watch = Watch(run.folder, config.guard, leg.name, offset=leg.offset, skipped=mark.skipped, settle=saver.wait)
-    callbacks: list[Any] = [watch, unread, saver, Stopper(saver, run.folder)]
+    stopper = Stopper(saver, run.folder)
+    callbacks: list[Any] = [watch, unread, saver, stopper]
     if mark.checkpoint is not None:
         callbacks.append(Restorer(mark.checkpoint))
     online = Online(run, offset=leg.offset)
@@ -227,6 +228,8 @@ def _fit(run: Run, leg: Leg, mark: Mark, module: PretrainModule, taken: Mapping[
         if isinstance(ended.__context__, KeyboardInterrupt):  # before the first step; Lightning makes it exit code 1
             raise KeyboardInterrupt from None
         raise
+    finally:
+        stopper.give_back()  # also where a callback before it found a fault of its own
 
 
 def _metrics(run: Run, leg: Leg, mark: Mark, watch: Watch, online: Online, key: int) -> list[Any]:

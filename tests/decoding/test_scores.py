@@ -1,5 +1,6 @@
 """Scores against what their definitions give by hand."""
 
+import subprocess
 import sys
 
 import pytest
@@ -34,3 +35,11 @@ def test_a_library_that_is_missing(monkeypatch):
         Mismatch, match=r"scores of texts needs sacrebleu.metrics.*pip install 'encdec-train\[scores\]'"
     ):
         scores(["a"], ["a"])
+
+
+def test_nothing_is_left_at_the_root_of_logging():
+    """Else what others log would go where the library found standard error on its import."""
+    program = "import logging; from encdec_train.decoding.scores import scores; "
+    program += "scores(['a'], ['a']); print(logging.root.handlers)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

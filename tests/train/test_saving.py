@@ -42,6 +42,16 @@ def hold(monkeypatch):
     return busy
 
 
+@pytest.fixture(autouse=True)
+def signals():
+    """A run that ends by a full disk ends the process, too; until then the handlers of its trainer stay."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
 def files(folder):
     """Contents by checkpoint and file, but for the seconds that a run took."""
     return {

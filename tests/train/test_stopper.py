@@ -55,7 +55,7 @@ def test_a_second_interrupt_ends_at_once(tmp_path):
             signal.raise_signal(signal.SIGINT)
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
-        stopper._give_back()
+        stopper.give_back()
 
 
 def test_a_signal_after_the_last_step_acts_as_it_would_have(tmp_path):

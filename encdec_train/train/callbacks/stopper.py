@@ -49,7 +49,7 @@ class Stopper(Callback):
 
     def _note(self, number: int, frame: Any) -> None:
         if number == signal.SIGINT and self.told is signal.SIGINT:
-            self._give_back()
+            self.give_back()
             raise Stopped(128 + number)
         self.told = signal.Signals(number)
         log.info("%s: the step is finished and saved first%s", self.told.name, _at_once(self.told))
@@ -62,19 +62,20 @@ class Stopper(Callback):
         self.saver.wait()
         ranks.meet()  # the first process takes one that ends while it writes for dead
         self.told = None
-        self._give_back()
+        self.give_back()
         _end(told, self.run, pl_module.done)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         """A signal that came after the last step acts as if nobody had waited."""
-        self._give_back()
+        self.give_back()
         if self.told is not None:
             signal.raise_signal(self.told)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._give_back()
+        self.give_back()
 
-    def _give_back(self) -> None:
+    def give_back(self) -> None:
+        """Signals do again what they did before."""
         while self.before:
             signal.signal(*self.before.popitem())
 
