@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from enum import Enum
 from importlib.metadata import version
 from typing import Any
@@ -41,11 +43,17 @@ def scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, fl
 
 
 def _rouge() -> Any:
-    """The scorer. While it is made absl, which it logs with, finds a handler and does not make one for all of logging."""
+    """The scorer. absl, with which it logs, is kept from what is not its own.
+
+    Where all of logging has no handler it makes one, and the standard error that it finds on its import it closes when
+    logging is configured anew, if that is not the one of the process.
+    """
     quiet = logging.NullHandler()
     logging.root.addHandler(quiet)
     try:
-        return need("rouge_score.rouge_scorer", "scores", ASKED_BY).RougeScorer([score.value for score in ROUGE])
+        with redirect_stderr(sys.__stderr__):
+            scorer = need("rouge_score.rouge_scorer", "scores", ASKED_BY)
+        return scorer.RougeScorer([score.value for score in ROUGE])
     finally:
         logging.root.removeHandler(quiet)
 
