@@ -113,7 +113,7 @@ def test_empty_folder(capsys, tmp_path, monkeypatch):
 
 
 def test_a_place_that_is_not_ours_to_write_to_is_named():
-    assert explain(PermissionError(13, "Permission denied", "/root/x")) == "/root/x: Permission denied"
+    assert explain(PermissionError(13, "Permission denied", "/folder/x")) == "/folder/x: Permission denied"
     assert explain(NotADirectoryError(20, "Not a directory", "file/sub")) == "file/sub: Not a directory"
     assert explain(PermissionError("without a name")) is None
 

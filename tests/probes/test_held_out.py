@@ -8,6 +8,7 @@ import torch
 
 from encdec_train.probes.held_out import HeldOut, HeldOutConfig, Score, restored_pictures, ssim
 from encdec_train.train.assembly import frozen as open_eyes
+from encdec_train.train.assembly import lower_is_better
 from encdec_train.types import Goal, Mismatch
 from tests.runs import assembled, small
 
@@ -108,6 +109,7 @@ def test_perplexity_and_bits_per_byte():
     eyes.transform = SimpleNamespace(of=lambda view: words)
     bits = -torch.tensor([0.5, 0.8, 0.5]).log2().sum() / (3 + 2)
     assert HeldOut(HeldOutConfig(score=Score.bits_per_byte))(eyes) == pytest.approx(float(bits), rel=1e-5)
+    assert lower_is_better(HeldOutConfig(score=Score.perplexity)) and not lower_is_better(HeldOutConfig())
     assert HeldOut(HeldOutConfig(score=Score.bits_per_byte)).lower and not HeldOut(HeldOutConfig()).lower
     eyes.transform = SimpleNamespace(of=lambda view: None)
     with pytest.raises(Mismatch, match="view 'text' is none"):
