@@ -1,6 +1,9 @@
-"""What all tests share: a fixed start for the weights they make, and Triton's interpreter where there is no GPU."""
+"""What all tests share: a fixed start for the weights they make, one thread for each of the processes that pytest runs
+side by side, and Triton's interpreter where there is no GPU."""
 
 import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, here and in the processes that tests start
 
 import pytest
 import torch
@@ -10,5 +13,7 @@ if not torch.cuda.is_available():
 
 
 @pytest.fixture(autouse=True)
-def fixed_weights():
+def fixed_start():
+    """A test may set them; a copy of a process (fork) in which several threads had worked hangs."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)

@@ -1,6 +1,7 @@
 """A checkpoint that is written beside the training is the one that would have been written while training waits."""
 
 import errno
+import multiprocessing
 import os
 import signal
 import threading
@@ -148,24 +149,25 @@ def test_a_fault_waits_for_it(tmp_path, monkeypatch):
     assert checkpoint.names(tmp_path / "checkpoints") == [FIRST]
 
 
+def killed(folder):
+    sync = checkpoint.sync
+
+    def last(path):
+        sync(path)
+        if path.name == ".00-00000004.tmp":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoint.sync = last
+    train_stages(run_of(folder), None, 0.0)
+
+
 def test_killed_while_it_is_written(tmp_path, monkeypatch):
     """Everything is written but the name."""
     train_stages(run_of(tmp_path / "whole"), None, 0.0)
-    child = os.fork()
-    if child == 0:
-        sync = checkpoint.sync
-
-        def killed(path):
-            sync(path)
-            if path.name == ".00-00000004.tmp":
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        monkeypatch.setattr(checkpoint, "sync", killed)
-        try:
-            train_stages(run_of(tmp_path / "killed"), None, 0.0)
-        finally:
-            os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    child = multiprocessing.get_context("spawn").Process(target=killed, args=(tmp_path / "killed",))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
     saved = tmp_path / "killed" / "checkpoints"
     assert [path.name for path in saved.glob(".*.tmp")] == [".00-00000004.tmp"]
     assert checkpoint.newest(saved) == (saved / FIRST, [])
