@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from encdec_train import hub
 from encdec_train.data.columns import COLUMN_KINDS, USUAL, column_kind, content_column, decoding, undecoded
 from encdec_train.data.config import (
     AudioDataConfig,
@@ -193,6 +194,7 @@ def _hub_shards(config: DataConfig, name: str) -> Splits:
     import datasets
 
     log.info("looking for the files of '%s' on the hub", name)
+    hub.reaches()
     try:
         builder = datasets.load_dataset_builder(name, config.subset)
     except (OSError, ValueError, RuntimeError) as error:
@@ -214,6 +216,7 @@ def _open_hub(name: str, subset: str | None) -> Splits:
     import datasets
 
     log.info("opening '%s' from the hub or its cache", name)
+    hub.reaches()
     try:
         return dict(datasets.load_dataset(name, subset))
     except (OSError, ValueError, RuntimeError) as error:  # not found, no network, no such subset, a script
