@@ -53,7 +53,7 @@ RUNGS = {
     "transformer_nmt": Rung(
         folder="multi30k",
         data="Multi30k, English to German, test2016",
-        metric="generate",
+        metric="held_out",
         more=("probe=[held_out,generate]",),
     ),
     "siglip": Rung(folder="emoji", data="names of googlefonts/noto-emoji, a tenth held out", metric="retrieval"),
