@@ -36,6 +36,7 @@ class Rung:
     folder: str  # beneath DIR
     data: str
     metric: str  # the probe that the recipe promises
+    more: tuple[str, ...] = ()  # further words of the command
 
 
 CIFAR10 = "CIFAR-10"
@@ -47,9 +48,19 @@ RUNGS = {
     "cpc": Rung(folder="fsdd", data=DIGITS, metric="linear"),
     "wav2vec2": Rung(folder="fsdd", data=DIGITS, metric="linear"),
     "audio_mae": Rung(folder="fsdd", data=DIGITS, metric="linear"),
-    "patchtst": Rung(folder="etth1/ETTh1.csv", data="ETTh1, the last tenth held out", metric="held_out"),
+    "patchtst": Rung(
+        folder="etth1/ETTh1.csv",
+        data="ETTh1, all after the first twelve months held out",
+        metric="held_out",
+        more=("probe=[held_out_r2,etth_forecast]",),
+    ),
     "gpt2": Rung(folder="books", data="passages of mlschmitt/classic-books-markdown", metric="held_out"),
-    "transformer_nmt": Rung(folder="multi30k", data="Multi30k, English to German, test2016", metric="held_out"),
+    "transformer_nmt": Rung(
+        folder="multi30k",
+        data="Multi30k, English to German, test2016",
+        metric="held_out",
+        more=("probe=[held_out,generate]",),
+    ),
     "siglip": Rung(folder="emoji", data="names of googlefonts/noto-emoji, a tenth held out", metric="retrieval"),
 }
 
@@ -105,19 +116,20 @@ def keep(recipe: str, entry: dict[str, Any]) -> None:
 
 def run(recipe: str, seeds: list[int], data: Path, root: Path, threads: int) -> None:
     """Run the seeds and add them to what was measured with the same command."""
-    folder, file = RUNGS[recipe].folder, RESULTS / f"{recipe}.json"
+    rung, file = RUNGS[recipe], RESULTS / f"{recipe}.json"
+    words = ["scale=rung", f"data.path={data / rung.folder}", *rung.more]
     entry: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
         "commit": commit(),
         "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}, {threads} thread{'s' * (threads > 1)}",
-        "command": f"encdec-train +recipe={recipe} scale=rung data.path=DIR/{folder} seed=SEED",
+        "command": " ".join(["encdec-train", f"+recipe={recipe}", *words, "seed=SEED"]).replace(str(data), "DIR"),
         "runs": [],
     }
     before = json.loads(file.read_text()).get("rung") if file.is_file() else None
     if before is not None and before["command"] == entry["command"]:
         entry["runs"] = [old for old in before["runs"] if old["seed"] not in seeds]
     for seed in seeds:
-        entry["runs"].append(measured(recipe, seed, root, threads, ["scale=rung", f"data.path={data / folder}"]))
+        entry["runs"].append(measured(recipe, seed, root, threads, words))
         entry["runs"].sort(key=lambda found: found["seed"])
         keep(recipe, entry)
         print(row(recipe, entry), flush=True)

@@ -21,7 +21,7 @@ COMPONENTS = (
 # Each imports only from the layers before its own; what stands side by side does not import each other.
 LAYERS = (
     ("types", "rng", "registry", "paths", "help", "plain"),
-    ("results", "library"),
+    ("results", "library", "hub"),
     ("kernels", "report"),  # a report draws plain numbers: it knows nothing of ours
     ("nn", "runs"),
     ("step",),

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from encdec_train import hub
 from encdec_train.nn.borrowed import (
     Look,
     check_channels,
@@ -107,6 +108,7 @@ def settings(model: str | None, options: str) -> Any:
     wanted = named(model) if model is not None else f"model_type '{kind}'"
     try:
         if model is not None:
+            hub.look_for(model)
             plain = library.AutoConfig.from_pretrained(model, trust_remote_code=False)
         else:
             plain = library.AutoConfig.for_model(kind)

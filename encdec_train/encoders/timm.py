@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from encdec_train import hub
 from encdec_train.nn.borrowed import (
     Look,
     coarse_spec,
@@ -75,6 +76,8 @@ def make(config: TimmConfig, channels: int, *, pretrained: bool = False) -> nn.M
         raise Mismatch(f"{PART} needs the extra 'timm': pip install 'encdec-train[timm]'") from error
     except Exception as error:  # a torchvision that does not suit torch
         raise Mismatch(f"{PART}: timm is installed but does not import ({line(error)})") from error
+    if pretrained:
+        hub.reaches()
     try:
         made: nn.Module = timm.create_model(
             config.model, pretrained=pretrained, num_classes=0, in_chans=channels, **config.options

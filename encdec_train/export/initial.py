@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from encdec_train import hub
 from encdec_train.build import Wiring
 from encdec_train.config import TrainConfig
 from encdec_train.data.transform import Transform
@@ -115,6 +116,7 @@ def _own(where: str, source: str, ours: Ours) -> State | None:
 def _published(where: str, source: str, ours: Ours) -> State:
     """Of a model that transformers reads, under `noun.main`."""
     library = need("transformers", "hf", where)
+    hub.look_for(source)
     config = _fetch(where, lambda: library.AutoConfig.from_pretrained(source, trust_remote_code=False))
     family = _family(where, config.model_type, ours)
     try:

@@ -1,6 +1,7 @@
 """A run that is told to end saves its step and says how to go on; nothing of it is lost."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -10,7 +11,9 @@ import time
 import pytest
 
 from encdec_train.train import checkpoint
-from encdec_train.train.callbacks.stopper import Stopped, Stopper
+from encdec_train.train.callbacks.stopper import Stopper
+from encdec_train.train.stages import train_stages
+from tests.train.test_guard import run_of
 
 COMMAND = [sys.executable, "-m", "encdec_train.cli"]
 ARGUMENTS = ["+recipe=mae_vit", "loader.batch=8", "trainer.log_every=1", "data.limit=256", "probe=null"]
@@ -46,16 +49,25 @@ def test_the_group_is_told_to_end(number, code, tmp_path):
     assert f"saved at step {step}; go on with: encdec-train resume {run}" in said
 
 
+def waiting(folder):
+    """The second checkpoint is begun while the first is written, which never ends."""
+    checkpoint.save = lambda *_: time.sleep(1000)
+    train_stages(run_of(folder), None, 0.0)
+
+
 def test_a_second_interrupt_ends_at_once(tmp_path):
-    stopper = Stopper(saver=None, run=tmp_path)  # type: ignore[arg-type]
-    stopper.on_train_start(None, None)  # type: ignore[arg-type]
-    try:
-        signal.raise_signal(signal.SIGINT)
-        with pytest.raises(Stopped, match="130"):
-            signal.raise_signal(signal.SIGINT)
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    finally:
-        stopper.give_back()
+    child = multiprocessing.get_context("spawn").Process(target=waiting, args=(tmp_path,))
+    child.start()
+    while not (tmp_path / "metrics.jsonl").is_file() or len(losses(tmp_path)) < 3:
+        assert child.is_alive()
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGINT)
+    child.join(1)
+    assert child.is_alive()
+    os.kill(child.pid, signal.SIGINT)
+    child.join(10)
+    assert child.exitcode == 130
+    assert checkpoint.names(tmp_path / "checkpoints") == []
 
 
 def test_a_signal_after_the_last_step_acts_as_it_would_have(tmp_path):

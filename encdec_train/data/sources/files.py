@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from encdec_train import hub
 from encdec_train.data.columns import COLUMN_KINDS, USUAL, column_kind, content_column, decoding, undecoded
 from encdec_train.data.config import (
     AudioDataConfig,
@@ -129,8 +130,8 @@ def open_files(config: DataConfig, split: str) -> Any:
         config: `path`, `subset`, `train`, `test` and `label` are read.
         split: "train" and "test" mean `config.train` and `config.test`; anything else is a split's own name.
             Names joined by `+` are joined rows. Where the default test split is missing, the validation split
-            takes its place, or else a tenth of the training rows, always the same, that is not trained on; of a
-            table in time its end.
+            takes its place, or else `data.held_out` of the training rows, always the same, that are not trained on;
+            of a table in time its end.
 
     Returns:
         Columns as they are, but for two: classes that are words are numbered, and without `config.column` the
@@ -193,6 +194,7 @@ def _hub_shards(config: DataConfig, name: str) -> Splits:
     import datasets
 
     log.info("looking for the files of '%s' on the hub", name)
+    hub.reaches()
     try:
         builder = datasets.load_dataset_builder(name, config.subset)
     except (OSError, ValueError, RuntimeError) as error:
@@ -214,6 +216,7 @@ def _open_hub(name: str, subset: str | None) -> Splits:
     import datasets
 
     log.info("opening '%s' from the hub or its cache", name)
+    hub.reaches()
     try:
         return dict(datasets.load_dataset(name, subset))
     except (OSError, ValueError, RuntimeError) as error:  # not found, no network, no such subset, a script
@@ -238,9 +241,9 @@ def _rows(config: DataConfig, split: str, splits: Splits) -> Any:
         replaced = False
         name = "validation" if split == "test" else name
     if split in ("train", "test") and (replaced or config.test is None):
-        log.info("%s has no test split: a tenth of '%s' is held out", config.path, config.train)
+        log.info("%s has no test split: part of '%s' is held out", config.path, config.train)
         rows = _named(config, config.train, "train", splits)
-        return held_out(rows, config.path or "", ordered=config.ordered)[split == "test"]
+        return held_out(rows, config.path or "", config.held_out, ordered=config.ordered)[split == "test"]
     assert name is not None
     return _named(config, name, split, splits)
 

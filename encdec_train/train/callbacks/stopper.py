@@ -7,7 +7,9 @@ is saved and the signal handed on to whoever handled it before (the launcher tha
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +51,15 @@ class Stopper(Callback):
 
     def _note(self, number: int, frame: Any) -> None:
         if number == signal.SIGINT and self.told is signal.SIGINT:
-            self.give_back()
-            raise Stopped(128 + number)
+            self._end_now(128 + number)
         self.told = signal.Signals(number)
         log.info("%s: the step is finished and saved first%s", self.told.name, _at_once(self.told))
+
+    def _end_now(self, code: int) -> None:
+        """Who would finish first is not asked: a checkpoint in writing has no name yet, lines of metrics are whole."""
+        log.info("ended; go on from the last checkpoint with: encdec-train resume %s", self.run)
+        sys.stdout.flush()
+        os._exit(code)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         told = self._agreed(trainer, pl_module)
