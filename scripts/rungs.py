@@ -161,8 +161,8 @@ HEAD = """# What the rungs measured
 Recipes at `scale=rung` on two CPU cores, each run the whole command in a process of its own, on one thread. Written by
 `python scripts/rungs.py --print` from `results/<recipe>.json`, which have date, commit, command and the curve of each run.
 A probe's value is the mean over the seeds, beside that of the untrained encoder, with the standard deviation where there
-are several seeds; the first one named is what the recipe promises. Up to twenty other processes shared the two cores, so
-that minutes by the clock say little. Sizes, steps and rates are ours, mostly the demos'; where they were tried out
+are several seeds; the first one named is what the recipe promises. Two such jobs at a time and up to four others shared
+the two cores. Sizes, steps and rates are ours, mostly the demos'; where they were tried out
 (`siglip`, `mocov2`: on a tenth of the training rows that was held out; `patchtst`: by the loss in training), no test row
 was read. The sets are small and the runs short: these numbers tell that a sentence works on real data, not what its
 method can reach.
