@@ -121,8 +121,9 @@ def _published(where: str, source: str, ours: Ours) -> State:
     family = _family(where, config.model_type, ours)
     try:
         arguments = family.arguments(ours)
-        wanted = type(config)(**arguments).to_dict()
-        theirs = config.to_dict()
+        own = config if family.section is None else getattr(config, family.section)
+        wanted = type(own)(**arguments).to_dict()
+        theirs = own.to_dict()
         _same(where, {key: theirs.get(key) for key in arguments if not key.endswith(FREE)}, wanted)
         given = {"config": config, "use_safetensors": True, "output_loading_info": True, "dtype": torch.float32}
         read = library.AutoModel.from_pretrained
@@ -146,15 +147,20 @@ def _fetch(where: str, call: Callable[[], Any]) -> Any:
 
 def _family(where: str, model_type: str, ours: Ours) -> Family:
     """The family of a published model, if the parts are of its kind."""
-    family = next((family for family in FAMILIES if model_type in family.model_types), None)
-    if family is None:
-        known = ", ".join(kind for family in FAMILIES for kind in family.model_types)
+    families = [family for family in FAMILIES if model_type in family.model_types]
+    if not families:
+        known = ", ".join(dict.fromkeys(kind for family in FAMILIES for kind in family.model_types))
         raise Mismatch(f"{where}: a model of type '{model_type}' has no mapping to parts here; known: {known}")
-    for config, kind in zip((ours.embedder, ours.encoder), family.parts, strict=True):
-        if not isinstance(config, kind):
-            wanted = " and ".join(part.__name__.removesuffix("Config") for part in family.parts)
-            raise Mismatch(f"{where}: {family.name} is an embedder and an encoder of {wanted}, not of {_kind(config)}")
-    return family
+    for family in families:
+        strange = [
+            part
+            for part, kind in zip((ours.embedder, ours.encoder), family.parts, strict=True)
+            if not isinstance(part, kind)
+        ]
+        if not strange:
+            return family
+    wanted = " and ".join(part.__name__.removesuffix("Config") for part in family.parts)
+    raise Mismatch(f"{where}: {family.name} is an embedder and an encoder of {wanted}, not of {_kind(strange[0])}")
 
 
 def _kind(config: Any) -> str:

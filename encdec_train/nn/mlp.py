@@ -17,6 +17,7 @@ class Activation(Enum):
 
     gelu = "gelu"
     gelu_tanh = "gelu_tanh"
+    quick_gelu = "quick_gelu"  # x sigmoid(1.702 x), of CLIP's published weights (Hendrycks and Gimpel 2016, section 2)
     relu = "relu"
     silu = "silu"
     elu = "elu"
@@ -30,6 +31,7 @@ class Activation(Enum):
 _FUNCTIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     Activation.gelu: F.gelu,
     Activation.gelu_tanh: partial(F.gelu, approximate="tanh"),
+    Activation.quick_gelu: lambda x: x * torch.sigmoid(1.702 * x),
     Activation.relu: F.relu,
     Activation.silu: F.silu,
     Activation.elu: F.elu,

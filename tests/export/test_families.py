@@ -11,6 +11,8 @@ import torch
 
 from encdec_train import cli
 from encdec_train.build import check, make_parts, make_transform
+from encdec_train.data.example import Example, collate
+from encdec_train.data.transforms.image import picture, unpack
 from encdec_train.export import initial
 from encdec_train.export.encoder import load
 from encdec_train.export.held import held
@@ -206,10 +208,10 @@ def resnet():
     return transformers.ResNetModel(config), words
 
 
-def begun(recipe, model, overrides, tmp_path):
+def begun(recipe, model, overrides, tmp_path, encoders=("encoder",)):
     """Our parts with the weights that `model` was saved with."""
     model.save_pretrained(tmp_path / "theirs")
-    config = small(recipe, tmp_path, f"encoder.init={tmp_path / 'theirs'}", *overrides)
+    config = small(recipe, tmp_path, *(f"{name}.init={tmp_path / 'theirs'}" for name in encoders), *overrides)
     transform = make_transform(config)
     wiring = check(config, transform.specs())
     parts = make_parts(config, wiring)
@@ -240,6 +242,35 @@ def test_a_run_begins_with_published_weights(recipe, make, tmp_path):
     real = tokens.sites.real()
     assert states.abs().max() > 0.1
     torch.testing.assert_close(tokens.body[real], states[real], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_run_begins_with_both_towers_of_clip(tmp_path):
+    """As it was published, with the activation of its own; its pooled pictures are normed where it pools them."""
+    size = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 3}
+    model = randomised(
+        transformers.CLIPModel(
+            transformers.CLIPConfig(
+                text_config={**size, "vocab_size": 256, "max_position_embeddings": 16, "eos_token_id": 3},
+                vision_config={**size, "image_size": 24, "patch_size": 6},
+            )
+        )
+    )
+    towers = ("encoder.image", "encoder.text")
+    own = [f"{name}.{key}" for name in towers for key in ("width=24", "heads=3", "hidden=40", "activation=quick_gelu")]
+    own += ["embedder.image.position=learned", "embedder.text.positions=16"]
+    *_, wiring, transform, parts = begun("clip", model, own, tmp_path, towers)
+    pictures = torch.randint(0, 256, (2, 24, 24, 3), dtype=torch.uint8).numpy()
+    words = [torch.randint(4, 256, (n,)) for n in (16, 9)]
+    raw = collate([{"image": picture(pictures[i], i), "text": Example(values=words[i], sample=i)} for i in range(2)])
+    step = Step(transform.finish(raw, Rng(0, 0), clean=True), parts, Rng(0, 0))
+    pixels = transform.of("image").normalize(unpack(raw["image"]))
+    seen = model.vision_model(pixel_values=pixels).last_hidden_state
+    image, text = (step.encode(wiring.paths[name]) for name in ("main", "text"))
+    torch.testing.assert_close(image.x, model.vision_model.post_layernorm(seen), atol=1e-5, rtol=1e-5)
+    real = text.sites.real()
+    read = model.text_model(input_ids=raw["text"].values, attention_mask=real.long()).last_hidden_state
+    torch.testing.assert_close(text.x[real], read[real], atol=1e-5, rtol=1e-5)
 
 
 def test_a_run_begins_where_another_ended(run_of, tmp_path):

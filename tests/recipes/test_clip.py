@@ -5,6 +5,7 @@ import torch
 
 from encdec_train.build import check, make_parts, make_transform
 from encdec_train.data.transforms.image import lattice
+from encdec_train.export.hf.clip import BLOCK
 from encdec_train.export.hf.pairs import Pairs, affine, join, layers
 from encdec_train.launch import compose
 from encdec_train.rng import Rng
@@ -12,14 +13,6 @@ from encdec_train.step import Step
 from encdec_train.types import Sites, Units
 
 transformers = pytest.importorskip("transformers")
-BLOCK = {
-    "norm": ("layer_norm1",),
-    "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "attention.out": ("self_attn.out_proj",),
-    "mlp_norm": ("layer_norm2",),
-    "mlp.up": ("mlp.fc1",),
-    "mlp.down": ("mlp.fc2",),
-}
 PATCH, SIDE, WORDS = 6, 4, 256
 
 

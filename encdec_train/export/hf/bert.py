@@ -134,4 +134,4 @@ def check(model: str, noun: str, part: Any, wanted: Mapping[str, Any]) -> None:
     """Raises Mismatch where a part is not as `model` has it."""
     wrong = [f"{name}={getattr(part, name)}" for name, value in wanted.items() if getattr(part, name) != value]
     if wrong:
-        raise Mismatch(f"export to {model}: {noun} has {', '.join(wrong)}, which {model} cannot say")
+        raise Mismatch(f"{model} as transformers has it: {noun} has {', '.join(wrong)}, which {model} cannot say")

@@ -17,7 +17,7 @@ from encdec_train.embedders.raw import RawEmbedderConfig
 from encdec_train.embedders.waveform import WaveformEmbedderConfig
 from encdec_train.encoders.resnet import ResNetConfig
 from encdec_train.encoders.transformer import TransformerConfig
-from encdec_train.export.hf import bert, modernbert, resnet, roberta, t5, vit, wav2vec2
+from encdec_train.export.hf import bert, clip, modernbert, resnet, roberta, t5, vit, wav2vec2
 from encdec_train.heads.tied import TiedConfig
 from encdec_train.nn.transformer import BlockConfig
 from encdec_train.types import Mismatch, Spec, Vocabulary
@@ -56,10 +56,11 @@ class Family:
         model_types: of transformers' configurations whose base models have these names.
         parts: what the embedder and the encoder must be.
         arguments: of the configuration; raises `Mismatch` where it cannot say what ours are.
-        to_hf: our weights under its names.
+        to_hf: our weights under its names; none: it can only be read.
         from_hf: the base model's weights, and its configuration, as our embedder's and encoder's.
         whole: the model with a head for ids, where ours has one; none: there is none.
-        base: the model that ends with the encoder.
+        base: the model that ends with the encoder, where it can be written.
+        section: of transformers' configuration that says this; none: all of it.
         prefix: of the base model's names in `to_hf`'s.
         writes: it has a decoder that writes texts out.
     """
@@ -68,10 +69,11 @@ class Family:
     model_types: tuple[str, ...]
     parts: tuple[type, type]
     arguments: Callable[[Ours], dict[str, Any]]
-    to_hf: Callable[[Ours, State], dict[str, Tensor]]
     from_hf: Callable[[Ours, Mapping[str, Any], State], dict[str, Tensor]]
-    base: str
+    to_hf: Callable[[Ours, State], dict[str, Tensor]] | None = None
+    base: str = ""
     whole: str | None = None
+    section: str | None = None
     prefix: str = ""
     writes: bool = False
 
@@ -210,6 +212,22 @@ FAMILIES = (
         from_hf=lambda o, config, state: resnet.from_hf(state),
         base="ResNetModel",
     ),
+    Family(
+        name="CLIP, pictures",
+        model_types=("clip",),
+        parts=(LinearEmbedderConfig, TransformerConfig),
+        arguments=lambda o: clip.image_arguments(o.embedder, o.encoder, channels=_channels(o), **_lattice(o)),
+        from_hf=lambda o, config, state: clip.image_from_hf(state),
+        section="vision_config",
+    ),
+    Family(
+        name="CLIP, texts",
+        model_types=("clip",),
+        parts=(IdsConfig, TransformerConfig),
+        arguments=lambda o: clip.text_arguments(o.embedder, o.encoder, words=o.words.size, positions=_places(o)),
+        from_hf=lambda o, config, state: clip.text_from_hf(state),
+        section="text_config",
+    ),
 )
 
 
@@ -222,7 +240,7 @@ def holding(ours: Ours) -> tuple[Family, dict[str, Any]]:
     reasons = []
     for family in FAMILIES:
         fits = isinstance(ours.embedder, family.parts[0]) and isinstance(ours.encoder, family.parts[1])
-        if fits and family.writes == (ours.decoder is not None):
+        if fits and family.to_hf is not None and family.writes == (ours.decoder is not None):
             try:
                 return family, family.arguments(ours)
             except Mismatch as error:

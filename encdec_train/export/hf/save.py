@@ -47,6 +47,7 @@ def save(folder: Path, kept: Held, parts: Parts, transform: Transform, tokenizer
     name = family.whole if family.whole and ours.head is not None else family.base
     assert name is not None
     model = _model(library, name, arguments)
+    assert family.to_hf is not None  # or it would not be among those that hold a run's parts
     _load(model, family, family.to_hf(ours, kept.state(parts)), base=name == family.base)
     model.save_pretrained(folder)
     view = transform.of(kept.path.view)
