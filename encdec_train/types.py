@@ -12,7 +12,7 @@ A `None` field means the simple case: all valid, nothing fixed, one document per
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -229,6 +229,7 @@ class Vocabulary:
     sentinel: int = -1  # the highest sentinel id; further ones count down
     sentinels: int = 0
     specials: int = 0  # ids below this are special and never drawn as random replacements
+    learned: bool = field(default=False, compare=False)  # what ids mean is learned from the rows of the run
 
 
 @dataclass(frozen=True)

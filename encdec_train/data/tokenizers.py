@@ -71,6 +71,7 @@ def vocabulary(kind: TokenizerKind, size: int, sentinels: int = 0) -> Vocabulary
         sentinel=specials - 1 if sentinels else -1,
         sentinels=sentinels,
         specials=specials,
+        learned=True,
     )
 
 

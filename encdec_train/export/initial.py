@@ -52,6 +52,11 @@ def read(config: TrainConfig, wiring: Wiring, transform: Transform) -> Starts:
             continue
         where = f"encoder.{name}.init='{source}'"
         embedder, ours = _around(config, wiring, transform, name)
+        if ours.view.vocabulary is not None and ours.view.vocabulary.learned:
+            raise Mismatch(
+                f"{where}: its table has a row for each token of its own tokenizer, and this run trains another; give "
+                "the file: transform.tokenizer=.../tokenizer.json"
+            )
         found = _own(where, source, ours) or _published(where, source, ours)
         for noun, part in (("embedder", embedder), ("encoder", name)):
             prefix = f"{noun}.main."

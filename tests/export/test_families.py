@@ -12,7 +12,10 @@ import torch
 from encdec_train import cli
 from encdec_train.build import check, make_parts, make_transform
 from encdec_train.data.example import Example, collate
+from encdec_train.data.tokenizers import TokenizerKind, save
+from encdec_train.data.tokenizers import train as learn
 from encdec_train.data.transforms.image import picture, unpack
+from encdec_train.data.transforms.text import TextConfig
 from encdec_train.export import initial
 from encdec_train.export.encoder import load
 from encdec_train.export.held import held
@@ -208,10 +211,18 @@ def resnet():
     return transformers.ResNetModel(config), words
 
 
+LINES = [f"{i} and {i * i} are numbers of which one is a square" for i in range(300)]
+
+
 def begun(recipe, model, overrides, tmp_path, encoders=("encoder",)):
     """Our parts with the weights that `model` was saved with."""
     model.save_pretrained(tmp_path / "theirs")
     config = small(recipe, tmp_path, *(f"{name}.init={tmp_path / 'theirs'}" for name in encoders), *overrides)
+    for text in (config.transform, *getattr(config.transform, "views", {}).values()):
+        if isinstance(text, TextConfig):
+            file = tmp_path / "theirs" / "tokenizer.json"
+            save(learn(iter(LINES), text.kind, text.vocabulary, text.sentinels), file)
+            text.tokenizer = str(file)
     transform = make_transform(config)
     wiring = check(config, transform.specs())
     parts = make_parts(config, wiring)
@@ -287,6 +298,7 @@ def test_a_run_begins_where_another_ended(run_of, tmp_path):
     [
         ("encoder.heads=6", "num_attention_heads=3, here 6"),
         ("encoder.eps=1e-3", "layer_norm_eps"),
+        ("transform.tokenizer=null", "this run trains another; give the file: transform.tokenizer="),
         ("encoder.init=/nowhere/at/all", "encoder.main.init='/nowhere/at/all': it cannot be read or found"),
     ],
 )
@@ -295,6 +307,8 @@ def test_what_does_not_fit_is_said_before_anything_is_written(override, said, tm
     model, overrides = bert()
     model.save_pretrained(tmp_path / "theirs")
     start = [f"encoder.init={tmp_path / 'theirs'}", "encoder.depth=2", *overrides]
+    save(learn(iter(LINES), TokenizerKind.wordpiece, 96), tmp_path / "tokenizer.json")
+    start += [f"transform.tokenizer={tmp_path}"]
     embedder = ["embedder.eps=1e-3", "head.eps=1e-3"] if "eps" in override else []
     with pytest.raises(SystemExit) as ended:
         cli.main(["+recipe=bert", *start, *embedder, override, f"run.root={tmp_path / 'runs'}"])
