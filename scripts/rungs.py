@@ -48,7 +48,12 @@ RUNGS = {
     "cpc": Rung(folder="fsdd", data=DIGITS, metric="linear"),
     "wav2vec2": Rung(folder="fsdd", data=DIGITS, metric="linear"),
     "audio_mae": Rung(folder="fsdd", data=DIGITS, metric="linear"),
-    "patchtst": Rung(folder="etth1/ETTh1.csv", data="ETTh1, the last tenth held out", metric="held_out"),
+    "patchtst": Rung(
+        folder="etth1/ETTh1.csv",
+        data="ETTh1, all after the first twelve months held out",
+        metric="held_out",
+        more=("probe=[held_out_r2,etth_forecast]",),
+    ),
     "gpt2": Rung(folder="books", data="passages of mlschmitt/classic-books-markdown", metric="held_out"),
     "transformer_nmt": Rung(
         folder="multi30k",

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from encdec_train.build import check, dry_run, make_transform
+from encdec_train.build import check, dry_run, make_parts, make_transform
 from encdec_train.export.encoder import load
 from encdec_train.launch import compose
+from encdec_train.train.batchwise import check_norms
 from encdec_train.train.run import train
 from encdec_train.train.rundir import read_json
 from tests.runs import RECIPE_NAMES, small
@@ -16,11 +17,13 @@ from tests.runs import RECIPE_NAMES, small
 @pytest.mark.parametrize("scale", ["demo", "rung", "paper"])
 @pytest.mark.parametrize("recipe", RECIPE_NAMES)
 def test_builds_on_the_meta_device(recipe, scale):
-    """Parts fit, and no parameter is left without a gradient (the dry run refuses that)."""
+    """Parts fit, no parameter is left without a gradient (the dry run refuses that), processes can share the rows."""
     config = compose([f"+recipe={recipe}", f"scale={scale}"])
     wiring = check(config, make_transform(config).specs())
     dry = dry_run(config, wiring)
     assert dry.flops > 0
+    with torch.device("meta"):
+        check_norms(make_parts(config, wiring))
     published = config.paper.params
     if scale == "paper" and published is not None:
         here = sum(n for part, n in dry.parameters.items() if not config.paper.parts or part in config.paper.parts)

@@ -17,7 +17,8 @@ class DataConfig:
     path: str | None = None  # hub name, folder of images or audio, parquet, arrow, csv, json or text; none: embedded
     subset: str | None = None  # configuration name of a hub data set
     train: str = "train"  # split that is trained on
-    test: str | None = "test"  # split that probes are scored on; none: a tenth of the training split
+    test: str | None = "test"  # split that probes are scored on; none: part of the training split
+    held_out: float = 0.1  # that part: a share of the rows, or from 1 on their number; the last ones of a long series
     column: str | None = None  # column that holds the content; none: the first that fits the transform
     label: str | None = "label"  # column with the class that probes read; none: no labels
     limit: int | None = None  # use only the first rows of the training split
@@ -30,6 +31,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.buffer < 1:
             raise Mismatch(f"data.buffer: {self.buffer} is below 1")
+        if self.held_out <= 0 or (self.held_out > 1 and self.held_out % 1):
+            raise Mismatch(f"data.held_out: {self.held_out} is neither a share above 0 nor a number of rows")
         if not 0 <= self.max_skipped <= 1:
             raise Mismatch(f"data.max_skipped: {self.max_skipped} is not in [0, 1]")
 

@@ -18,7 +18,7 @@ from encdec_train.types import Mismatch
 
 
 def open_rows(data: DataConfig) -> dict[str, Sequence[dict[str, Any]]]:
-    """Rows by split: "train", and "test" for probes (a tenth of the training rows if the data have none).
+    """Rows by split: "train", and "test" for probes (part of the training rows if the data have none).
 
     Of a mixture "train" is a `Mixture`, and "test" the rows of the set that is probed.
     """
@@ -34,7 +34,7 @@ def open_rows(data: DataConfig) -> dict[str, Sequence[dict[str, Any]]]:
         source = sources.part(data)(data)
         train = source(data.train)
         train, test = (
-            held_out(train, sources.name(data), ordered=data.ordered)
+            held_out(train, sources.name(data), data.held_out, ordered=data.ordered)
             if data.test is None
             else (train, source(data.test))
         )

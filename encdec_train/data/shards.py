@@ -164,8 +164,8 @@ class Shards(Sequence[dict[str, Any]]):
         every = max(1, len(self) // max(count, 1))
         return self.of(self.blocks[::every])
 
-    def held_out(self, share: int, where: str) -> tuple[Shards, Shards]:
-        """The blocks that are trained on, and one of `share` that is not, the same in every run.
+    def held_out(self, share: float, where: str) -> tuple[Shards, Shards]:
+        """The blocks that are trained on, and a share of them that is not, the same in every run.
 
         Raises:
             ValueError: there is one block only.
@@ -175,7 +175,7 @@ class Shards(Sequence[dict[str, Any]]):
                 f"data.test: {where} has no test split and one block of rows only, so none can be held out; "
                 "data.test=train takes the training rows"
             )
-        count = max(1, len(self.blocks) // share)
+        count = min(max(1, int(len(self.blocks) * share)), len(self.blocks) - 1)
         held = set(Rng(0).order("data.held_out", torch.arange(len(self.blocks)))[:count].tolist())
         kept = [block for i, block in enumerate(self.blocks) if i not in held]
         return self.of(kept), self.of([block for i, block in enumerate(self.blocks) if i in held])

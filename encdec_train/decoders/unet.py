@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from encdec_train.nn.batch_norm import BatchNorm2d
 from encdec_train.nn.lattice import cells, cut, plane
 from encdec_train.nn.mask import MaskVector
 from encdec_train.nn.norm import MapBatchNorm
@@ -83,10 +84,10 @@ def up(before: int, after: int) -> nn.Sequential:
     return nn.Sequential(
         nn.ConvTranspose2d(before, before, 4, 2, 1),
         nn.Conv2d(before, before, 3, padding=1, bias=False),
-        nn.BatchNorm2d(before),
+        BatchNorm2d(before),
         nn.ReLU6(inplace=True),
         nn.Conv2d(before, after, 3, padding=1, bias=False),
-        nn.BatchNorm2d(after),
+        BatchNorm2d(after),
     )
 
 

@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from encdec_train.nn.gather import sum_ranks, world
 from encdec_train.objectives.predict import Predict, PredictConfig
 from encdec_train.registry import objectives
 from encdec_train.step import Step
@@ -72,6 +73,7 @@ class Adversarial(nn.Module):
         super().__init__()
         self.config, self.name, self.path = config, name, paths[config.path]
         self.phase = "main" if config.side is Side.generator else "discriminator"
+        self.batchwise = config.side is Side.generator and config.matching > 0
 
     def fake(self, step: Step) -> Units:
         """The view with the predictions in their places; the rest stays real."""
@@ -118,12 +120,14 @@ class Adversarial(nn.Module):
         return terms
 
     def match(self, fake: Tokens, real: Tokens) -> Term:
-        """Mean absolute difference of features, relative to their mean size (Défossez et al. 2022, equation 2)."""
+        """Mean absolute difference of features, relative to their mean size (Défossez et al. 2022, equation 2).
+
+        The size is that of all ranks' rows.
+        """
         assert fake.layers is not None and real.layers is not None
-        layers = [
-            (fake.layers[i] - real.layers[i]).abs().mean() / real.layers[i].abs().mean().clamp_min(1e-8)
-            for i in sorted(real.layers)
-        ]
-        total = torch.stack(layers).mean() * len(fake.x)
+        order = sorted(real.layers)
+        sizes = sum_ranks(torch.stack([real.layers[i].abs().mean() for i in order])) / world()[1]
+        differences = torch.stack([(fake.layers[i] - real.layers[i]).abs().mean() for i in order])
+        total = (differences / sizes.clamp_min(1e-8)).mean() * len(fake.x)
         count = torch.full((), len(fake.x), dtype=total.dtype, device=total.device)
         return Term(total, count, self.config.weight * self.config.matching)

@@ -20,13 +20,13 @@ from encdec_train.probes.probe import Measured, ProbeConfig
 from encdec_train.registry import probes
 from encdec_train.types import Mismatch
 
-SHARES = (0.7, 0.8, 1.0)  # ends of the parts where they are not told
+SHARE = 0.8  # of what the encoder was trained on, that the layer is found on where the parts are not told
 
 
 @dataclass(kw_only=True)
 class ForecastConfig(ProbeConfig):
     horizon: int = 96  # steps that are foretold
-    borders: list[int] = field(default_factory=list)  # steps where training, validation and test end; empty: 7, 1, 2
+    borders: list[int] = field(default_factory=list)  # ends of training, validation and test; empty: test is the split
     penalties: list[float] = field(default_factory=lambda: [0.1, 1.0, 10.0, 100.0])  # of mean squared features
     windows: int = 5000  # of training and of validation that are read at most, evenly spread; of the test part all
 
@@ -47,7 +47,7 @@ class Forecast:
     @property
     def protocol(self) -> str:
         config = self.config
-        ends = ", ".join(map(str, config.borders)) or "70, 80, 100 %"
+        ends = ", ".join(map(str, config.borders)) or f"{SHARE:.0%} of the training split, its end, the test split's"
         return (
             f"{config.horizon} steps ahead of standardised series, parts end at {ends}, ridge regression on all "
             "patches of the frozen encoder, penalty by validation, every test window"
@@ -57,9 +57,14 @@ class Forecast:
     def __call__(self, frozen: Any) -> Measured:
         windows = self.windows(frozen)
         series, ahead = windows.series, windows.length + self.config.horizon
-        ends = self.config.borders or [round(share * len(series)) for share in SHARES]
+        ends = self.config.borders or [round(SHARE * windows.trained), windows.trained, len(series)]
         if len(series) < ends[-1] or min(np.diff([0, *ends])) < ahead - windows.length or ends[0] < ahead:
             raise Mismatch(f"probe 'forecast': parts that end at {ends} do not fit {len(series)} steps")
+        if windows.trained > ends[1]:
+            raise Mismatch(
+                f"probe 'forecast': its test part begins at step {ends[1]}, the encoder was trained up to step "
+                f"{windows.trained}; data.held_out={len(series) - ends[0]} holds the others out"
+            )
         mean, deviation = series[: ends[0]].mean(0), series[: ends[0]].std(0)
         windows.series = (series - mean) / np.maximum(deviation, 1e-12)
         first, last = [0, *(end - windows.length for end in ends[:-1])], [end - ahead for end in ends]
@@ -80,7 +85,7 @@ class Forecast:
         if not all(hasattr(part, "series") for part in parts):
             raise Mismatch("probe 'forecast' needs one long series, whose rows are steps in time")
         series = np.concatenate([part.series for part in parts])
-        return Windows(frozen, series, parts[0].length, self.config.horizon)
+        return Windows(frozen, series, len(parts[0].series), parts[0].length, self.config.horizon)
 
     def fit(self, windows: Windows, starts: list[int]) -> Tensor:
         """(P,F+1,H) a layer for each penalty, its constant last: ridge regression, every channel of a window a row."""
@@ -106,10 +111,11 @@ class Windowed:
 
 @dataclass(eq=False)
 class Windows:
-    """Windows of a series (L,C), as the frozen encoder sees them, and what follows them."""
+    """Windows of a series (L,C), training rows first, as the frozen encoder sees them, and what follows them."""
 
     frozen: Any
     series: np.ndarray
+    trained: int  # steps at its beginning
     length: int
     horizon: int
 

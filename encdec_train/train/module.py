@@ -200,7 +200,8 @@ class PretrainModule(LightningModule):
     def _gradients(self, total: Tensor, parameters: list[nn.Parameter]) -> Gradients:
         """Of this rank's sum; of all ranks' sum where parameters are cut, which only a backward pass exchanges."""
         if not self.config.trainer.sharded:
-            return list(torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True))
+            own = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
+            return [None if g is None else laid_out(g, p) for g, p in zip(own, parameters, strict=True)]
         self.manual_backward(total, retain_graph=True)
         found = [parameter.grad for parameter in parameters]
         for parameter in parameters:
@@ -330,6 +331,14 @@ def sum_gradients(parameters: list[nn.Parameter]) -> None:
     dist.all_reduce(flat)
     for gradient, share in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(share.view_as(gradient))
+
+
+def laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """The gradient in its parameter's order in memory, as a backward pass leaves it and fused optimisers take it to be.
+
+    That of a convolution's weights may come in another one, and the wrong elements would be moved.
+    """
+    return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
 
 
 def _plus(one: Tensor | None, other: Tensor | None) -> Tensor | None:

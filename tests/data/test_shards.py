@@ -154,6 +154,8 @@ def test_whole_blocks_are_held_out(tmp_path):
     train, test = (rows[split][: len(rows[split])]["text"] for split in ("train", "test"))
     assert (len(train), len(test)) == (90, 10) and not set(train) & set(test)
     assert again["test"][:10]["text"] == test
+    config.held_out = 30  # rows
+    assert [len(rows) for rows in open_rows(config).values()] == [70, 30]
 
 
 def test_what_cannot_be_streamed(tmp_path):

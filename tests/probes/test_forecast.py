@@ -15,14 +15,21 @@ LENGTH, HORIZON, ROWS = 24, 6, 400
 
 @pytest.fixture(scope="module")
 def eyes(tmp_path_factory):
-    """An untrained encoder of a table of two channels, the last tenth of which is the test split."""
+    """An untrained encoder of a table of two channels, the last 140 rows of which are the test split."""
     folder = tmp_path_factory.mktemp("series")
     time = np.arange(ROWS)
     noise = np.random.default_rng(0).standard_normal((2, ROWS))
     table = np.stack([np.sin(time / 3) * 4 + 7 + 0.3 * noise[0], np.cos(time / 5) + 0.01 * time + 0.1 * noise[1]], 1)
     np.savetxt(folder / "table.csv", table, delimiter=",", header="a,b", comments="")
     arguments = [f"data.path={folder}/table.csv", "data.channels=2", f"data.length={LENGTH}", "data.patch=6"]
-    arguments += ["data=series", "data.label=null", "data.test=null", "data.limit=null", "evaluate.batch=50"]
+    arguments += [
+        "data=series",
+        "data.label=null",
+        "data.test=null",
+        "data.held_out=140",
+        "data.limit=null",
+        "evaluate.batch=50",
+    ]
     run = assembled(small("patchtst", folder, *arguments), folder)
     return frozen(run), table
 
@@ -56,6 +63,19 @@ def test_errors_are_those_of_scikit_learn(eyes):
     assert found.more["repeated"] == pytest.approx(((last - after) ** 2).mean(), rel=1e-4)
     assert found.more["penalty"] == 0.1
     assert found.value < 0.5 * found.more["repeated"]
+
+
+def test_parts_that_are_not_told_are_the_splits(eyes):
+    """80 % of the training split of 260 rows, all of it, and the rest."""
+    given, told = (
+        Forecast(ForecastConfig(horizon=HORIZON, borders=borders))(eyes[0]) for borders in ([], [208, 260, 400])
+    )
+    assert (given.value, given.more) == (told.value, told.more)
+
+
+def test_what_was_trained_on_is_no_test(eyes):
+    with pytest.raises(Mismatch, match=r"begins at step 240, .* up to step 260; data\.held_out=200"):
+        Forecast(ForecastConfig(horizon=HORIZON, borders=[200, 240, 400]))(eyes[0])
 
 
 def test_parts_that_do_not_fit(eyes):

@@ -10,6 +10,7 @@ import time
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from encdec_train.train import checkpoint, rundir
 from encdec_train.train.module import PretrainModule
@@ -39,6 +40,16 @@ def die_at(monkeypatch, step):
 
 @pytest.mark.parametrize("recipe", RECIPE_NAMES)
 def test_resumed_is_uninterrupted(recipe, tmp_path, monkeypatch):
+    dies_and_goes_on(recipe, tmp_path, monkeypatch)
+
+
+def test_with_threads_that_share_a_sum(tmp_path, monkeypatch):
+    """The gradient at the nodes of a graph is summed over edges, whose order must not be that of the threads."""
+    torch.set_num_threads(2)
+    dies_and_goes_on("graphmae", tmp_path, monkeypatch)
+
+
+def dies_and_goes_on(recipe, tmp_path, monkeypatch):
     arguments = ("checkpoint.every=2", "probe=null")
     train(small(recipe, tmp_path / "whole", *arguments, steps=6))
     with monkeypatch.context() as patch:

@@ -130,8 +130,8 @@ def open_files(config: DataConfig, split: str) -> Any:
         config: `path`, `subset`, `train`, `test` and `label` are read.
         split: "train" and "test" mean `config.train` and `config.test`; anything else is a split's own name.
             Names joined by `+` are joined rows. Where the default test split is missing, the validation split
-            takes its place, or else a tenth of the training rows, always the same, that is not trained on; of a
-            table in time its end.
+            takes its place, or else `data.held_out` of the training rows, always the same, that are not trained on;
+            of a table in time its end.
 
     Returns:
         Columns as they are, but for two: classes that are words are numbered, and without `config.column` the
@@ -241,9 +241,9 @@ def _rows(config: DataConfig, split: str, splits: Splits) -> Any:
         replaced = False
         name = "validation" if split == "test" else name
     if split in ("train", "test") and (replaced or config.test is None):
-        log.info("%s has no test split: a tenth of '%s' is held out", config.path, config.train)
+        log.info("%s has no test split: part of '%s' is held out", config.path, config.train)
         rows = _named(config, config.train, "train", splits)
-        return held_out(rows, config.path or "", ordered=config.ordered)[split == "test"]
+        return held_out(rows, config.path or "", config.held_out, ordered=config.ordered)[split == "test"]
     assert name is not None
     return _named(config, name, split, splits)
 
