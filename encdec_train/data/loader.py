@@ -10,16 +10,18 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from encdec_train.data.config import OnError
 from encdec_train.data.draws import Draws, Place, Unreadable, salted
 from encdec_train.data.example import Example, Row, collate
+from encdec_train.data.parcel import packed, unpacked
 from encdec_train.data.transform import Transform
 from encdec_train.rng import Rng
 from encdec_train.types import Batch
@@ -85,6 +87,14 @@ class Drawn:
     micro: list[Batch]
     skipped: tuple[str, ...] = ()  # a sentence for each row that another one stands for, or that is left out
     place: Place = field(default_factory=dict)  # from which a stream can be read on
+
+    def __reduce__(self) -> Any:
+        """From a worker all tensors come as one."""
+        return _drawn, packed(tuple(getattr(self, f.name) for f in fields(self)))
+
+
+def _drawn(structure: bytes, content: bytearray | Tensor) -> Drawn:
+    return Drawn(*unpacked(structure, content))
 
 
 class StepDataset(Dataset[Found]):
